@@ -1,0 +1,124 @@
+"""One lock for all model work, at which a short request never waits for a long job to end."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+from blockviz.types import Done, Events, Progress
+
+
+class ComputeLock:
+    """A mutual exclusion with two classes of users, each served in the order they came.
+
+    Whenever the lock comes free, a waiting light user gets it before any heavy one. So a heavy
+    job must hold it per step (`steps`), or offer it between steps (`give_way`). It is not
+    re-entrant, and it belongs to no thread: a generator may be stepped by several.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._is_held = False
+        self._light: deque[object] = deque()
+        self._heavy: deque[object] = deque()
+
+    @contextmanager
+    def light(self) -> Iterator[None]:
+        """Hold the lock for something short that a person is waiting for."""
+        self._acquire(self._light)
+        try:
+            yield
+        finally:
+            self._release()
+
+    @contextmanager
+    def heavy(self) -> Iterator[None]:
+        """Hold the lock for one step of something long."""
+        self._acquire(self._heavy)
+        try:
+            yield
+        finally:
+            self._release()
+
+    def give_way(self) -> None:
+        """Let every waiting light user go first, then hold the lock again.
+
+        Only for the holder of `heavy()`. It keeps its place before other heavy users. Should the
+        wait be interrupted, the lock is held again before the exception leaves.
+        """
+        with self._changed:
+            if not self._is_held:
+                raise RuntimeError("give_way is for the holder of the lock")
+            if not self._light:
+                return
+            ticket = object()
+            self._heavy.appendleft(ticket)
+            self._is_held = False
+            self._changed.notify_all()
+        try:
+            self._take(self._heavy, ticket)
+        except BaseException:
+            # The caller's `with heavy()` will release, so it must own the lock by then.
+            self._acquire(self._heavy)
+            raise
+
+    @property
+    def n_waiting(self) -> int:
+        with self._changed:
+            return len(self._light) + len(self._heavy)
+
+    def _acquire(self, line: deque[object]) -> None:
+        ticket = object()
+        with self._changed:
+            line.append(ticket)
+        self._take(line, ticket)
+
+    def _take(self, line: deque[object], ticket: object) -> None:
+        with self._changed:
+            try:
+                self._changed.wait_for(lambda: self._is_turn_of(line, ticket))
+            except BaseException:
+                line.remove(ticket)
+                self._changed.notify_all()
+                raise
+            line.popleft()
+            self._is_held = True
+
+    def _is_turn_of(self, line: deque[object], ticket: object) -> bool:
+        if self._is_held or line[0] is not ticket:
+            return False
+        return line is self._light or not self._light
+
+    def _release(self) -> None:
+        with self._changed:
+            self._is_held = False
+            self._changed.notify_all()
+
+
+def steps(
+    events: Events, lock: ComputeLock, *, weight: Literal["heavy", "light"] = "heavy"
+) -> Iterator[Progress | Done]:
+    """The same events, each step of `events` and its close under the lock, and nothing else.
+
+    Between two steps the lock is free, so light users get in however slow the consumer is.
+    """
+    turn = lock.heavy if weight == "heavy" else lock.light
+    is_open = True
+    try:
+        while True:
+            with turn():
+                event = next(events, None)
+            if event is None:
+                is_open = False
+                return
+            yield event
+            if isinstance(event, Done):
+                return
+    finally:
+        close = getattr(events, "close", None)
+        if is_open and close is not None:
+            with turn():
+                close()

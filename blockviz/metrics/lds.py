@@ -1,0 +1,63 @@
+"""Logit Disruption Score: how far the strongest logits turn when the block is masked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+from blockviz.errors import BadInput
+from blockviz.metrics.base import METRICS, AblationMetric
+from blockviz.types import Readout
+
+SPACES = ("raw", "centered", "logprob")
+
+
+@METRICS.register
+@dataclass(frozen=True)
+class LogitDisruption(AblationMetric):
+    """LDS = 1 - mean over tokens of cos(z0[S], z[S]), in [0, 2]; Hu et al., Findings of EACL 2026.
+
+    S: the K largest logits of the dense model at that token, fixed once; z0 dense, z masked. The
+    abstract fixes no more than that; `raw` logits and K = 100 are our reading. Raw
+    cosine is not invariant to a shift of all logits, `centered` (mean over S taken off) is;
+    `logprob` takes log-probabilities over the whole vocabulary.
+    """
+
+    k: int = field(default=100, metadata={"label": "Top logits kept", "min": 2, "max": 100000})
+    space: str = field(default="raw", metadata={"label": "Logit space", "choices": SPACES})
+
+    name = "lds"
+    title = "Logit disruption"
+    meaning = "Low: the likeliest words keep their order of merit without the block."
+    reference = "https://aclanthology.org/2026.findings-eacl.193/"
+    unit_label = "1 - cosine"
+
+    def __post_init__(self) -> None:
+        if self.space not in SPACES or self.k < 2:
+            raise BadInput(
+                f"lds:k={self.k}:space={self.space} was asked for.",
+                "k must be at least 2 and space one of " + ", ".join(SPACES) + ".",
+                "Write for example lds:k=100:space=raw.",
+            )
+
+    def remember(self, readout: Readout) -> dict[str, torch.Tensor]:
+        """{`index`: (position, K) int32, `values`: (position, K) float32}, K largest logits."""
+        top = readout.logits.topk(min(self.k, readout.logits.shape[-1]), dim=-1)
+        return {
+            "index": top.indices.to(torch.int32),
+            "values": self._in_space(top.values, readout.logits),
+        }
+
+    def per_position(self, readout: Readout, kept: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        picked = readout.logits.gather(-1, kept["index"].long())
+        now, dense = self._in_space(picked, readout.logits), kept["values"]
+        return 1 - torch.nn.functional.cosine_similarity(dense, now, dim=-1)
+
+    def _in_space(self, picked: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        if self.space == "centered":
+            return picked - picked.mean(dim=-1, keepdim=True)
+        if self.space == "logprob":
+            return picked - logits.logsumexp(dim=-1, keepdim=True)
+        return picked

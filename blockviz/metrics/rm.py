@@ -1,0 +1,32 @@
+"""Relative magnitude: how large a block's update is beside what it leaves behind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from blockviz.metrics.base import METRICS, ActivationMetric, weighted_mean_and_error
+from blockviz.stats import RelativeSize
+from blockviz.types import BlockStatistics, Scores
+
+
+@METRICS.register
+@dataclass(frozen=True)
+class RelativeMagnitude(ActivationMetric):
+    """RM = mean over tokens of |f(x)| / |x + f(x)|, >= 0; Samragh et al., arXiv 2309.09299.
+
+    Sees an update along the stream, to which Block Influence is blind.
+    """
+
+    name = "rm"
+    title = "Relative magnitude"
+    meaning = "Low: the block adds little beside what the stream already holds."
+    reference = "https://arxiv.org/abs/2309.09299"
+    unit_label = "ratio"
+    needs = (RelativeSize,)
+
+    def score(self, source: BlockStatistics) -> Scores:
+        means = {}
+        for block, values in source.values.items():
+            total, count = values["relative_size.sum"], values["relative_size.count"]
+            means[block] = weighted_mean_and_error(total, count)
+        return self.scores(means)

@@ -1,0 +1,141 @@
+"""Where each family keeps the parts of a decoder layer: rows of data, or found by structure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from blockviz.errors import UnsupportedModel
+
+
+@dataclass(frozen=True)
+class Family:
+    """Paths inside a causal language model; the names below `layers` are relative to a layer.
+
+    A part's *join* is the module whose output is added to the residual stream: the part itself,
+    or the post-norm after it. Its *norms* go with it when it is removed.
+    """
+
+    name: str
+    model_types: tuple[str, ...]
+    layers: str = "model.layers"
+    final_norm: str = "model.norm"
+    attn: str = "self_attn"
+    mlp: str = "mlp"
+    attn_join: str = "self_attn"
+    mlp_join: str = "mlp"
+    attn_norms: tuple[str, ...] = ("input_layernorm",)
+    mlp_norms: tuple[str, ...] = ("post_attention_layernorm",)
+    is_parallel: bool = False
+    parallel_key: str = ""
+
+    def join(self, part: str) -> str:
+        return self.attn_join if part == "attn" else self.mlp_join
+
+    def module(self, part: str) -> str:
+        return self.attn if part == "attn" else self.mlp
+
+    def norms(self, part: str) -> tuple[str, ...]:
+        return self.attn_norms if part == "attn" else self.mlp_norms
+
+
+FAMILIES: tuple[Family, ...] = (
+    Family("Llama", ("llama",)),
+    Family("Mistral", ("mistral",)),
+    Family("Qwen2", ("qwen2",)),
+    Family("Qwen3", ("qwen3",)),
+    Family("Phi-3", ("phi3",)),
+    Family(
+        "Gemma 3",
+        ("gemma3_text",),
+        attn_join="post_attention_layernorm",
+        mlp_join="post_feedforward_layernorm",
+        attn_norms=("input_layernorm", "post_attention_layernorm"),
+        mlp_norms=("pre_feedforward_layernorm", "post_feedforward_layernorm"),
+    ),
+    Family(
+        "GPT-2",
+        ("gpt2",),
+        layers="transformer.h",
+        final_norm="transformer.ln_f",
+        attn="attn",
+        attn_join="attn",
+        attn_norms=("ln_1",),
+        mlp_norms=("ln_2",),
+    ),
+    Family(
+        "GPT-NeoX",
+        ("gpt_neox",),
+        layers="gpt_neox.layers",
+        final_norm="gpt_neox.final_layer_norm",
+        attn="attention",
+        attn_join="attention",
+        parallel_key="use_parallel_residual",
+    ),
+)
+
+ATTN_NAMES = ("self_attn", "attn", "attention", "self_attention")
+MLP_NAMES = ("mlp", "feed_forward", "ffn", "block_sparse_moe")
+
+
+def family_of(model: nn.Module) -> Family:
+    """The row of a model's type, or a layout found by structure; UnsupportedModel if neither."""
+    config = model.config
+    for family in FAMILIES:
+        if config.model_type in family.model_types:
+            if family.parallel_key:
+                family = replace(family, is_parallel=bool(getattr(config, family.parallel_key)))
+            return family
+    return detect(model)
+
+
+def detect(model: nn.Module) -> Family:
+    """A layout read off the module tree: one list of layers, each with one attention and one MLP.
+
+    Only plain pre-norm joins are guessed; the residual identity at load proves or refutes them.
+    """
+    model_type = model.config.model_type
+    n_layers = getattr(model.config, "num_hidden_layers", None)
+    lists = [
+        (path, m)
+        for path, m in model.named_modules()
+        if isinstance(m, nn.ModuleList) and n_layers is not None and len(m) == n_layers > 0
+    ]
+    lists = [(p, m) for p, m in lists if _child(m[0], ATTN_NAMES) and _child(m[0], MLP_NAMES)]
+    if len(lists) != 1:
+        raise _unknown(model_type, f"{len(lists)} lists of {n_layers} attention + MLP layers exist")
+    path, layers = lists[0]
+    norms = [n for n, m in layers[0].named_children() if "norm" in type(m).__name__.lower()]
+    parent = path.rpartition(".")[0]
+    holder = model.get_submodule(parent)
+    final = [n for n, m in holder.named_children() if "norm" in type(m).__name__.lower()]
+    if len(norms) != 2 or len(final) != 1:
+        found = f"a layer holds {len(norms)} norms and {len(final)} follow the layers"
+        raise _unknown(model_type, f"{found}, where 2 and 1 are understood")
+    attn, mlp = _child(layers[0], ATTN_NAMES), _child(layers[0], MLP_NAMES)
+    return Family(
+        name=model_type,
+        model_types=(model_type,),
+        layers=path,
+        final_norm=f"{parent}.{final[0]}",
+        attn=attn,
+        mlp=mlp,
+        attn_join=attn,
+        mlp_join=mlp,
+        attn_norms=(norms[0],),
+        mlp_norms=(norms[1],),
+    )
+
+
+def _child(layer: nn.Module, names: tuple[str, ...]) -> str:
+    return next((n for n, _ in layer.named_children() if n in names), "")
+
+
+def _unknown(model_type: str, found: str) -> UnsupportedModel:
+    known = ", ".join(f.name for f in FAMILIES)
+    return UnsupportedModel(
+        f"The blocks of a {model_type!r} model were to be found.",
+        f"Its structure is not understood: {found}.",
+        f"Use a model of a known family: {known}.",
+    )

@@ -1,0 +1,81 @@
+"""Greedy text, token by token, with a cache; a plan's blocks are left out of every step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+
+from blockviz.errors import BadInput
+from blockviz.models.model import BlockModel
+from blockviz.models.stage import Head
+from blockviz.types import BlockId
+
+
+def prompt_ids(model: BlockModel, prompt: str, *, is_chat: bool) -> list[int]:
+    """Token ids of the prompt, raw or as one user turn of the model's own chat template."""
+    tokenizer = model.tokenizer
+    if not is_chat:
+        ids = tokenizer(prompt)["input_ids"]
+    elif not model.info.has_chat_template:
+        raise BadInput(
+            "The prompt was to go through the chat template.",
+            f"{model.info.name} has none.",
+            "Send it raw.",
+        )
+    else:
+        turn = [{"role": "user", "content": prompt}]
+        text = tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    if not ids:
+        raise BadInput(
+            "Text was to be continued.", "The prompt holds no token.", "Write at least one word."
+        )
+    return list(ids)
+
+
+def continue_greedily(
+    model: BlockModel, ids: list[int], *, removed: Iterable[BlockId] = (), max_new_tokens: int
+) -> Iterator[str]:
+    """The text so far after each new token, until the end token or `max_new_tokens`.
+
+    No mask outlives a step, so other plans may run between two tokens.
+    """
+    if len(ids) + max_new_tokens > model.info.max_seq_len:
+        raise BadInput(
+            f"{max_new_tokens} tokens after a prompt of {len(ids)} were asked for.",
+            f"{model.info.name} reads at most {model.info.max_seq_len} tokens.",
+            "Shorten the prompt or ask for fewer tokens.",
+        )
+    removed, new, cache = tuple(removed), [], None
+    head, stops = Head(model), end_tokens(model)
+    step = torch.tensor([ids])
+    while len(new) < max_new_tokens:
+        token, cache = _next(model, head, step, cache, removed)
+        if token in stops:
+            return
+        new.append(token)
+        step = torch.tensor([[token]])
+        yield model.tokenizer.decode(new, skip_special_tokens=True)
+
+
+def end_tokens(model: BlockModel) -> frozenset[int]:
+    """The ids at which the model's own settings end a text."""
+    found: set[int] = set()
+    for holder in (model.module.generation_config, model.module.config, model.tokenizer):
+        ids = getattr(holder, "eos_token_id", None)
+        if ids is not None:
+            found.update(ids if isinstance(ids, list) else [ids])
+    return frozenset(found)
+
+
+@torch.inference_mode()
+def _next(
+    model: BlockModel, head: Head, step: torch.Tensor, cache: object, removed: tuple[BlockId, ...]
+) -> tuple[int, object]:
+    with model.masked(removed):
+        output = model.module.base_model(
+            input_ids=step.to(model.device), past_key_values=cache, use_cache=True
+        )
+    logits = head.logits(output.last_hidden_state[:, -1])
+    return int(logits.argmax(dim=-1)), output.past_key_values

@@ -1,0 +1,37 @@
+"""The child process of `gguf.convert`: python -m blockviz.models.gguf_convert FILE.gguf FOLDER."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+
+def main(gguf: Path, folder: Path) -> None:
+    """Write the dequantised float32 model and its tokenizer into `folder`."""
+    _say()
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    _say()
+    model = AutoModelForCausalLM.from_pretrained(
+        gguf.parent,
+        gguf_file=gguf.name,
+        quantization_config=GgufConfig(dequantize=True),
+        dtype=torch.float32,
+    )
+    _say()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    for path in folder.iterdir():
+        path.chmod(0o644)  # the weights come as 0600, which a shared cache cannot use
+
+
+def _say() -> None:
+    """One line for the parent, which counts them."""
+    sys.stdout.write("\nblockviz stage\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,108 @@
+"""Running a model block by block from any point of the residual stream (the prefix is reused).
+
+Masking block b leaves the stream in front of b unchanged (METHODS R5), so a stage holds what
+every layer is called with for one batch, and runs any stretch of layers from a kept stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+
+from blockviz.models.absence import replaced
+from blockviz.models.model import BlockModel, unwrap
+from blockviz.types import BlockId, CalibrationBatch
+
+
+class Stage:
+    """One batch made ready: the embedded stream and each layer's other inputs.
+
+    `stream`: (batch, seq, hidden) in front of layer 0, in the model's dtype.
+    """
+
+    def __init__(self, model: BlockModel, batch: CalibrationBatch) -> None:
+        self.model = model
+        self._calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+        def recorder(*args: Any, **kwargs: Any) -> torch.Tensor:
+            hidden = args[0] if args else kwargs.pop("hidden_states")
+            if not self._calls:
+                self.stream = hidden
+            self._calls.append((args[1:], kwargs))
+            return hidden
+
+        mask = batch.attention_mask
+        padded = None if bool(mask.all()) else mask.to(model.device)
+        with replaced((layer, recorder) for layer in model.layers), torch.inference_mode():
+            ids = batch.input_ids.to(model.device)
+            model.module.base_model(input_ids=ids, attention_mask=padded, use_cache=False)
+
+    @torch.inference_mode()
+    def layer(self, index: int, stream: torch.Tensor) -> torch.Tensor:
+        """The stream behind layer `index`, given the one in front of it."""
+        args, kwargs = self._calls[index]
+        return unwrap(self.model.layers[index](stream, *args, **kwargs))
+
+    def run(
+        self,
+        stream: torch.Tensor,
+        start: int,
+        removed: Iterable[BlockId],
+        *,
+        stop: int | None = None,
+    ) -> torch.Tensor:
+        """The stream in front of layer `stop` (or behind the last), from that in front of `start`.
+
+        No mask outlives the call, so another plan may run on the same model in between.
+        """
+        removed = {part for b in removed for part in b.parts}
+        stop = len(self._calls) if stop is None else stop
+        with self.model.masked(b for b in removed if start <= b.layer < stop):
+            for index in range(start, stop):
+                if not removed.issuperset(BlockId(index, "layer").parts):
+                    stream = self.layer(index, stream)
+        return stream
+
+    def streams(self, removed: Iterable[BlockId] = (), *, every: int = 1) -> list[torch.Tensor]:
+        """The stream in front of layers 0, every, 2*every, ...; then the one behind the last."""
+        removed = frozenset(part for b in removed for part in b.parts)
+        stream, kept = self.stream, []
+        with self.model.masked(removed):
+            for index in range(len(self._calls)):
+                if index % every == 0:
+                    kept.append(stream)
+                if not removed.issuperset(BlockId(index, "layer").parts):
+                    stream = self.layer(index, stream)
+        return [*kept, stream]
+
+
+class Head:
+    """Final norm and vocabulary projection, in chunks: no (batch, seq, vocab) tensor is made."""
+
+    def __init__(self, model: BlockModel, *, chunk_bytes: int = 24 << 20) -> None:
+        self._norm = model.final_norm
+        self._out = model.module.get_output_embeddings()
+        self._softcap = getattr(model.module.config, "final_logit_softcapping", None)
+        vocab, itemsize = self._out.weight.shape[0], 4
+        self.chunk_rows = max(16, chunk_bytes // (vocab * itemsize))
+
+    @torch.inference_mode()
+    def hidden(self, stream: torch.Tensor) -> torch.Tensor:
+        """(token, hidden): the normed stream, one row per position."""
+        return self._norm(stream).flatten(0, 1)
+
+    @torch.inference_mode()
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """(rows, vocab) of (rows, hidden), in the model's dtype, as the library computes them."""
+        logits = self._out(hidden)
+        if self._softcap is not None:
+            logits = torch.tanh(logits / self._softcap) * self._softcap
+        return logits
+
+    def chunks(self, hidden: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
+        """(rows, logits of these rows) until all rows of (token, hidden) were given."""
+        for start in range(0, hidden.shape[0], self.chunk_rows):
+            rows = slice(start, min(start + self.chunk_rows, hidden.shape[0]))
+            yield rows, self.logits(hidden[rows])

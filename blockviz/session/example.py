@@ -1,0 +1,72 @@
+"""The finished example that the app opens on: results of our own command line, kept in assets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from blockviz.evaluate import Perplexity
+from blockviz.session.views import Continuation
+from blockviz.types import BlockId, DataOrigin, ModelInfo, ScoreTable
+
+EXAMPLE_PATH = Path(__file__).parents[2] / "assets" / "example.json"
+
+
+@dataclass(frozen=True)
+class Example:
+    """Scores, live perplexities and texts of the demo model.
+
+    live: removed block ids (sorted, as text) -> Perplexity on the live windows `origin`.
+    """
+
+    info: ModelInfo
+    table: ScoreTable
+    origin: DataOrigin
+    live: Mapping[tuple[str, ...], Perplexity]
+    removed: tuple[str, ...]
+    continuation: Continuation
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "schema": "blockviz/example/1",
+            "info": self.info.to_json(),
+            "scores": self.table.to_json(),
+            "live": {
+                "origin": asdict(self.origin),
+                "windows": [
+                    {"removed": list(k), "nll": list(v.window_nll), "n_tokens": v.n_tokens}
+                    for k, v in self.live.items()
+                ],
+            },
+            "removed": list(self.removed),
+            "continuation": asdict(self.continuation),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Example:
+        live = {
+            live_key(BlockId.parse(b) for b in row["removed"]): Perplexity(
+                tuple(row["nll"]), row["n_tokens"]
+            )
+            for row in data["live"]["windows"]
+        }
+        return cls(
+            info=ModelInfo.from_json(data["info"]),
+            table=ScoreTable.from_json(data["scores"]),
+            origin=DataOrigin(**data["live"]["origin"]),
+            live=live,
+            removed=tuple(data["removed"]),
+            continuation=Continuation(**data["continuation"]),
+        )
+
+    @classmethod
+    def load(cls, path: Path = EXAMPLE_PATH) -> Example:
+        return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
+
+
+def live_key(removed: Any) -> tuple[str, ...]:
+    """Attention and MLP block ids in order of depth: the same for every order of removal."""
+    return tuple(str(b) for b in sorted({part for b in removed for part in b.parts}))

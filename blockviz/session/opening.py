@@ -1,0 +1,125 @@
+"""From a model's name to a model in memory, and from a text's name to token windows."""
+
+from __future__ import annotations
+
+import platform
+
+import torch
+import transformers
+
+import blockviz
+from blockviz.data import build, load_texts
+from blockviz.errors import BadInput, BlockvizError
+from blockviz.memory import check_fits
+from blockviz.models.config_check import check_config
+from blockviz.models.gguf import convert, gguf_quantisation
+from blockviz.models.load import load_model, read_config
+from blockviz.models.model import BlockModel
+from blockviz.session.views import ScoreRequest, Verdict
+from blockviz.sources import (
+    ModelFiles,
+    conversion_folder,
+    fetch_model_files,
+    metadata,
+    parse_model_ref,
+    passing,
+)
+from blockviz.types import DataOrigin, Done, Events, Provenance
+
+
+def open_model(name: str, *, dtype: str = "auto", device: str = "auto") -> Events:
+    """Done(BlockModel) of `demo`, `owner/name[@revision]`, a folder or a GGUF file."""
+    ref = parse_model_ref(name)
+    files: ModelFiles = yield from passing(fetch_model_files(ref, check_config=check_config))
+    folder, quantisation = files.path, files.quantisation
+    if files.kind == "gguf":
+        quantisation = quantisation or gguf_quantisation(files.path)
+        folder = yield from passing(convert(files.path, conversion_folder(files)))
+    weights = sum(f.stat().st_size for f in folder.glob("*.safetensors"))
+    check_fits(weights, f"the weights of {files.name}")
+    read_config(folder, files.name)
+    yield from load_model(
+        folder,
+        name=files.name,
+        revision=files.revision,
+        dtype=dtype,
+        device=device,
+        quantisation=quantisation,
+        license=files.license,
+    )
+
+
+def inspect_model(name: str) -> Verdict:
+    """What is known of a model before its weights are touched; never downloads them."""
+    found = metadata(parse_model_ref(name))
+    reason, is_supported = "", True
+    if found.config:
+        try:
+            check_config(found.config, found.name)
+        except BlockvizError as error:
+            reason, is_supported = f"{error.found} {error.todo}", False
+    return Verdict(
+        name=found.name,
+        revision=found.revision,
+        family=str(found.config.get("model_type", "")),
+        is_supported=is_supported,
+        reason=reason,
+        download_bytes=0 if found.is_cached else found.n_bytes,
+        memory_bytes=int(found.n_bytes * 1.3),
+        license=found.license,
+    )
+
+
+def open_windows(model: BlockModel, request: ScoreRequest, role: str = "calibration") -> Events:
+    """Done(CalibrationSet): the windows that a request names, cut with the model's tokenizer."""
+    _check_context(model, request.seq_len)
+    texts = yield from passing(
+        load_texts(
+            request.calibration,
+            role,
+            text_column=request.text_column,
+            seed=request.seed,
+            n_texts=request.n_samples if request.calibration == "alpaca" else None,
+        )
+    )
+    windows = build(
+        texts,
+        model.tokenizer,
+        mode=request.mode,
+        n_samples=request.n_samples,
+        seq_len=request.seq_len,
+        seed=request.seed,
+        is_shuffled=request.is_shuffled,
+        role=role,
+        max_seq_len=model.info.max_seq_len,
+    )
+    yield Done(windows)
+
+
+def _check_context(model: BlockModel, seq_len: int) -> None:
+    if seq_len > model.info.max_seq_len:
+        raise BadInput(
+            f"Windows of {seq_len} tokens were asked for.",
+            f"{model.info.name} reads at most {model.info.max_seq_len} tokens at once.",
+            f"Lower seq_len to {model.info.max_seq_len} or less.",
+        )
+
+
+def provenance_of(model: BlockModel, origin: DataOrigin | None) -> Provenance:
+    """What a number measured now with this model on this data must carry."""
+    info = model.info
+    return Provenance(
+        data=origin,
+        model=info.name,
+        revision=info.revision,
+        quantisation=info.quantisation,
+        dtype=info.dtype,
+        device=info.device,
+        threads=torch.get_num_threads(),
+        versions={
+            "blockviz": blockviz.__version__,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "python": platform.python_version(),
+        },
+    )

@@ -1,0 +1,186 @@
+"""What the session hands to a front end: small frozen values, no tensors, no modules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from blockviz.types import BlockId, ModelInfo, PruningPlan, Unit
+
+
+@dataclass(frozen=True)
+class ScoreRequest:
+    """What to score and on which text; the fields are the command line's options."""
+
+    metrics: tuple[str, ...] = ("bi", "rm", "ppl", "lds")
+    calibration: str = "demo"
+    n_samples: int = 32
+    seq_len: int = 128
+    mode: str = "stream"
+    seed: int = 42
+    unit: Unit = "block"
+    text_column: str = "text"
+    is_shuffled: bool = False
+    engine: str = "fast"
+
+
+@dataclass(frozen=True)
+class Visitor:
+    """One person's plan and undo stacks: small enough to live in the page's state."""
+
+    model_key: str = ""
+    table_key: str = "example"
+    removed: tuple[str, ...] = ()
+    past: tuple[tuple[str, ...], ...] = ()
+    future: tuple[tuple[str, ...], ...] = ()
+
+    def plan(self) -> PruningPlan:
+        return PruningPlan(removed=tuple(BlockId.parse(b) for b in self.removed))
+
+    def with_removed(self, removed: Iterable[str]) -> Visitor:
+        """The same visitor with another plan; the old one goes on the undo stack (100 deep)."""
+        removed = tuple(str(b) for b in removed)
+        if removed == self.removed:
+            return self
+        return replace(self, removed=removed, past=(*self.past, self.removed)[-100:], future=())
+
+    def undo(self) -> Visitor:
+        if not self.past:
+            return self
+        future = (*self.future, self.removed)
+        return replace(self, removed=self.past[-1], past=self.past[:-1], future=future)
+
+    def redo(self) -> Visitor:
+        if not self.future:
+            return self
+        past = (*self.past, self.removed)
+        return replace(self, removed=self.future[-1], past=past, future=self.future[:-1])
+
+    def reset(self) -> Visitor:
+        return self.with_removed(())
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much of the model a plan keeps."""
+
+    n_blocks: int
+    n_attn_cut: int
+    n_mlp_cut: int
+    n_parameters: int
+    removed_ratio: float
+    kv_ratio: float
+
+    @property
+    def n_kept(self) -> int:
+        return self.n_blocks - self.n_attn_cut - self.n_mlp_cut
+
+    @classmethod
+    def of(cls, info: ModelInfo, plan: PruningPlan) -> Sizes:
+        """Ratios over all parameters, embeddings and head included ."""
+        parts = [b.part for b in plan.removed]
+        gone, kv_all = info.parameters_of(plan.removed), info.kv_bytes_per_token()
+        return cls(
+            n_blocks=len(info.blocks),
+            n_attn_cut=parts.count("attn"),
+            n_mlp_cut=parts.count("mlp"),
+            n_parameters=info.n_parameters - gone,
+            removed_ratio=gone / info.n_parameters,
+            kv_ratio=1 - info.kv_bytes_per_token(plan.removed) / kv_all if kv_all else 0.0,
+        )
+
+
+@dataclass(frozen=True)
+class LiveResult:
+    """Perplexity of a plan on the live evaluation text, beside the whole model's on the same.
+
+    `rise_stderr` is the standard error of the paired difference of log-perplexity over windows.
+    `source`: `bundled` (shipped with the app), `stored` (measured before), `measured` (just now).
+    """
+
+    perplexity: float
+    baseline: float
+    rise_stderr: float
+    n_tokens: int
+    data: str
+    dtype: str
+    source: str
+
+    @property
+    def rise(self) -> float:
+        """Relative rise of perplexity, 0.1 = 10 % worse."""
+        return self.perplexity / self.baseline - 1
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """Original and pruned continuation of one prompt. `first_difference`: index of the first
+    character where the two texts part, None while they agree."""
+
+    prompt: str
+    original: str = ""
+    pruned: str = ""
+    first_difference: int | None = None
+    is_complete: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is known of a model before its weights are touched."""
+
+    name: str
+    revision: str
+    family: str
+    is_supported: bool
+    reason: str
+    download_bytes: int = 0
+    memory_bytes: int = 0
+    license: str = ""
+    is_gated: bool = False
+
+
+@dataclass(frozen=True)
+class MetricCard:
+    """What a screen says about a metric. `meaning` is one sentence; low always means removable."""
+
+    name: str
+    title: str
+    meaning: str
+    reference: str
+    unit_label: str
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one visitor may ask for; None = no limit (a trusted person on their own machine)."""
+
+    max_prompt_chars: int | None = None
+    max_prompt_tokens: int | None = None
+    max_new_tokens: int | None = None
+    max_samples: int | None = None
+    max_seq_len: int | None = None
+    max_upload_bytes: int | None = None
+    max_upload_lines: int | None = None
+    bundled_only: bool = False
+
+    @classmethod
+    def of(cls, mode: str, environ: Mapping[str, str]) -> Limits:
+        """Those of `local` or `hosted` mode; BLOCKVIZ_MAX_... variables change hosted ones."""
+        if mode == "local":
+            return cls()
+
+        def number(name: str, default: int) -> int:
+            value = environ.get(f"BLOCKVIZ_{name.upper()}", "")
+            return int(value) if value.isdigit() else default
+
+        return cls(
+            max_prompt_chars=number("max_prompt_chars", 2000),
+            max_prompt_tokens=number("max_prompt_tokens", 512),
+            max_new_tokens=number("max_new_tokens", 128),
+            max_samples=number("max_samples", 64),
+            max_seq_len=number("max_seq_len", 512),
+            max_upload_bytes=number("max_upload_bytes", 1 << 20),
+            max_upload_lines=number("max_upload_lines", 2000),
+            bundled_only=environ.get("BLOCKVIZ_ALLOW_ANY", "") != "1",
+        )

@@ -1,0 +1,33 @@
+"""The frame of every screen: header, scoreboard, status bar, undo and the error box."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from blockviz.ui import views
+from blockviz.ui.parts import part
+from blockviz.ui.screen import Screen
+
+
+def build_header(screen: Screen) -> None:
+    """Mark, model chip, data chip, mode."""
+    screen.add("header", part("header", {"model": "", "model_facts": "", "data": "", "mode": ""}))
+
+
+def build_scoreboard(screen: Screen) -> None:
+    """What never leaves the screen: figures, what is running, and the way back."""
+    with gr.Column(elem_id="board"):
+        screen.add("score", part("score", {}))
+        with gr.Row(elem_id="bar"):
+            with gr.Row(elem_id="history"):
+                for name in ("undo", "redo", "reset"):
+                    button = gr.Button(
+                        name.capitalize(), interactive=False, elem_id=name, size="sm"
+                    )
+                    screen.add(name, button)
+            with gr.Row(elem_id="lanes"):
+                screen.add("work", part("lane", views.IDLE, elem_id="work"))
+                screen.add("job", part("lane", views.NO_LANE, elem_id="job"))
+                screen.add("cancel", gr.Button("Cancel", elem_id="cancel", size="sm"))
+        screen.add("error", part("error", views.NO_ERROR))
+    screen.add("live", part("live", {"text": ""}))

@@ -1,0 +1,130 @@
+"""Raw values from a page, checked one by one: anybody can send any JSON to any handler."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from blockviz.errors import BadInput, BadPlan, OverLimit
+from blockviz.types import BlockId, ModelInfo, PruningPlan
+
+MAX_ID_CHARS = 200
+
+
+def removed_blocks(raw: Any, info: ModelInfo) -> tuple[str, ...]:
+    """Block ids in order of removal, all of `info`, each once, at least one block kept."""
+    if not isinstance(raw, (list, tuple)):
+        raise BadPlan(
+            "A list of blocks to remove was sent.",
+            f"It is {_kind(raw)}, not a list.",
+            "Send block ids such as 18.attn.",
+        )
+    if len(raw) > len(info.blocks):
+        raise BadPlan(
+            f"{len(raw)} blocks were to be removed.",
+            f"{info.name} has {len(info.blocks)}.",
+            "Name each block once, and keep at least one.",
+        )
+    blocks = tuple(BlockId.parse(item) for item in raw)
+    twice = [str(b) for i, b in enumerate(blocks) if b in blocks[:i]]
+    if twice:
+        raise BadPlan(
+            f"{len(blocks)} blocks were to be removed.",
+            f"{twice[0]} is named twice.",
+            "Name each block once.",
+        )
+    return tuple(str(b) for b in PruningPlan(removed=blocks).check(info).removed)
+
+
+def block(raw: Any, info: ModelInfo) -> BlockId:
+    """One attention or MLP block of `info`."""
+    found = BlockId.parse(raw)
+    if found.layer >= info.n_layers or found.part == "layer":
+        raise BadPlan(
+            f"The block {found} was picked.",
+            f"{info.name} has attention and MLP blocks in layers 0 to {info.n_layers - 1}.",
+            "Pick one of those, such as 0.attn.",
+        )
+    return found
+
+
+def whole(raw: Any, name: str, *, low: int, high: int) -> int:
+    """An integer within [low, high]."""
+    is_number = isinstance(raw, (int, float)) and not isinstance(raw, bool)
+    if not is_number or not math.isfinite(raw) or raw != int(raw):
+        raise BadInput(
+            f"{name} was set to {str(raw)[:40]!r}.",
+            "That is not a whole number.",
+            f"Choose one from {low} to {high}.",
+        )
+    if not low <= raw <= high:
+        raise OverLimit(
+            f"{name} was set to {int(raw)}.",
+            f"It must lie between {low} and {high} here.",
+            f"Choose a number from {low} to {high}.",
+        )
+    return int(raw)
+
+
+def choice(raw: Any, name: str, allowed: Iterable[str]) -> str:
+    """One of `allowed`."""
+    names = tuple(allowed)
+    if not isinstance(raw, str) or raw not in names:
+        raise BadInput(
+            f"{name} was set to {str(raw)[:40]!r}.",
+            "There is no such choice.",
+            f"Choose from: {', '.join(names)}.",
+        )
+    return raw
+
+
+def choices(raw: Any, name: str, allowed: Iterable[str]) -> tuple[str, ...]:
+    """At least one of `allowed`, each once."""
+    names = tuple(allowed)
+    if not isinstance(raw, (list, tuple)) or not raw or len(raw) > len(names):
+        raise BadInput(
+            f"{name} were to be chosen.",
+            f"What came is {_kind(raw)}.",
+            f"Choose one or more of: {', '.join(names)}.",
+        )
+    return tuple(dict.fromkeys(choice(item, name, names) for item in raw))
+
+
+def text(raw: Any, name: str, *, max_chars: int | None) -> str:
+    """A string of at most `max_chars` characters."""
+    if not isinstance(raw, str):
+        raise BadInput(f"{name} was sent.", f"It is {_kind(raw)}.", "Send plain text.")
+    if max_chars is not None and len(raw) > max_chars:
+        raise OverLimit(
+            f"{name} has {len(raw)} characters.",
+            f"At most {max_chars} are taken here.",
+            "Shorten it, or run blockviz on your own machine, which has no such limit.",
+        )
+    return raw
+
+
+def model_id(raw: Any, revision: Any) -> str:
+    """`owner/name@revision` as the session takes it; what it may name is the session's to say."""
+    name = text(raw, "The model id", max_chars=MAX_ID_CHARS).strip()
+    rev = text(revision or "", "The revision", max_chars=MAX_ID_CHARS).strip()
+    if not name:
+        raise BadInput(
+            "A model was to be looked at.",
+            "The model box is empty.",
+            "Write demo, owner/name, a folder or a .gguf file.",
+        )
+    return f"{name}@{rev}" if rev else name
+
+
+def job_id(raw: Any) -> str | None:
+    """The job id a browser kept, if it is the shape of one."""
+    kept = raw.get("job") if isinstance(raw, Mapping) else None
+    return kept if isinstance(kept, str) and 0 < len(kept) <= 64 else None
+
+
+def _kind(raw: Any) -> str:
+    names = {"list": "a list", "tuple": "a list", "dict": "an object", "str": "text"}
+    if isinstance(raw, (list, tuple)):
+        return f"a list of {len(raw)}"
+    return "nothing" if raw is None else names.get(type(raw).__name__, type(raw).__name__)

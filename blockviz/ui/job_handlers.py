@@ -1,0 +1,221 @@
+"""Opening the page, loading models, scoring: detached jobs that outlive a reload."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from blockviz.errors import BadInput, BlockvizError
+from blockviz.session.views import JobView, ScoreRequest, Visitor
+from blockviz.types import UNITS, ModelInfo
+from blockviz.ui import inputs, views
+from blockviz.ui.drawing import Drawing
+from blockviz.ui.link import Linked, parse_link
+from blockviz.ui.screen import Call, Update, error_view, failure
+from blockviz.ui.turns import Turns
+
+if TYPE_CHECKING:
+    from blockviz.session import Engine
+
+NO_JOBS: dict[str, Any] = {"own": None, "demo": None, "seen": ()}
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+MODES = ("stream", "per_sample")
+HOSTED_TEXTS = (("Demo: Wikipedia passages", "demo"), ("Our own short essays", "own"))
+LOCAL_TEXTS = (
+    *HOSTED_TEXTS,
+    ("Alpaca (Hub)", "alpaca"),
+    ("WikiText-2 (Hub)", "wikitext2"),
+    ("C4 (Hub)", "c4"),
+)
+UPLOAD = "upload"
+MAX_SAMPLES, MAX_SEQ_LEN, MAX_SEED = 4096, 32768, 2**32 - 1
+
+
+def texts_for(mode: str) -> tuple[tuple[str, str], ...]:
+    """(label, value) of the calibration texts offered in a mode."""
+    return HOSTED_TEXTS if mode == "hosted" else (*LOCAL_TEXTS, ("Uploaded file", UPLOAD))
+
+
+class JobHandlers:
+    """Knowing a job's id is the permission to see and cancel it; the browser keeps it."""
+
+    def __init__(self, engine: Engine, turns: Turns) -> None:
+        self.engine, self.turns, self.drawing = engine, turns, Drawing(engine)
+
+    def first_visitor(self) -> Visitor:
+        """The finished example that the page opens on."""
+        return Visitor(
+            model_key=self.engine.model_key,
+            table_key=self.drawing.example_key(),
+            removed=tuple(self.engine.example_removed),
+        )
+
+    def open(self, call: Call, kept: Any, shade: Any) -> Update:
+        """A page was opened or reloaded: the link's view, and the job this browser had running."""
+        visitor, linked, problem = self.first_visitor(), Linked(), {}
+        names = [card.name for card in self.engine.metrics()]
+        try:
+            linked = parse_link(call.query, self.engine.info, names)
+        except BlockvizError as error:
+            problem = failure(error)
+        if linked.removed is not None:
+            visitor = visitor.with_removed(linked.removed)
+        own = self._known_job(inputs.job_id(kept))
+        jobs = {**NO_JOBS, "own": own.id if own else None, "demo": self._demo_id()}
+        visitor = self._with_result(visitor, own)
+        return {
+            **self.drawing.everything(visitor, linked.metric, shade),
+            **problem,
+            "jobs": jobs,
+            "job": views.job_lane(own),
+            "timer": gr.update(active=True),
+        }
+
+    def first_screen(self, visitor: Visitor) -> Update:
+        """The example with its text, drawn before anybody has asked for anything."""
+        written = self.engine.example_continuation
+        is_example = set(visitor.removed) == set(self.engine.example_removed)
+        return {
+            **self.drawing.everything(visitor, None, "rank"),
+            "texts": views.texts(written if is_example else None, visitor),
+        }
+
+    def exemplified(self, call: Call, example: Any) -> Update:
+        """An example was chosen: it fills the model box and is not yet checked."""
+        name = inputs.text(example, "The example", max_chars=inputs.MAX_ID_CHARS)
+        return {"model": name, "revision": "", **self.unchecked(call)}
+
+    def check(self, call: Call, model: Any, revision: Any) -> Update:
+        """The Check button: the verdict, and Load switched on if the model can be taken."""
+        closed = {"verdict": views.NO_VERDICT, "load": gr.update(interactive=False)}
+        try:
+            found = self.engine.inspect(inputs.model_id(model, revision))
+        except BlockvizError as error:
+            return {**closed, **failure(error)}
+        return {
+            "verdict": views.verdict(found),
+            "load": gr.update(interactive=found.is_supported),
+        }
+
+    def unchecked(self, call: Call) -> Update:
+        """The model id was edited: what was checked is no longer what would be loaded."""
+        return {"verdict": views.NO_VERDICT, "load": gr.update(interactive=False)}
+
+    def load(self, call: Call, jobs: Any, model: Any, revision: Any, dtype: Any) -> Update:
+        """The Load button."""
+        self._refuse_second_job(jobs)
+        dtype = inputs.choice(dtype, "The number format", DTYPES)
+        job = self.engine.start_load(inputs.model_id(model, revision), dtype=dtype)
+        return self._started(jobs, job)
+
+    def score(self, call: Call, jobs: Any, *raw: Any) -> Update:
+        """The Score button."""
+        self._refuse_second_job(jobs)
+        request = self._request(*raw)
+        return self._started(jobs, self.engine.start_score(request, owner=call.session))
+
+    def cancel(self, call: Call, visitor: Visitor, jobs: Any) -> Update:
+        """Stops the running job of this browser and the work of this page."""
+        own = self._known_job(_own(jobs))
+        if own and not own.is_over:
+            self.engine.cancel(own.id)
+            return {"job": views.lane("queued", "Cancelling…")}
+        self.turns.begin(call.session)
+        return {
+            **self.drawing.score(visitor, state="stale"),
+            "work": views.lane("cancelled", "Cancelled"),
+        }
+
+    def poll(
+        self, call: Call, visitor: Visitor, jobs: Any, pulse: Any, metric: Any, shade: Any
+    ) -> Update:
+        """Twice a second while a job runs: the status line, and its result once it is there."""
+        own, demo = self._known_job(_own(jobs)), self._known_job(jobs.get("demo"))
+        running = [job for job in (own, demo) if job and not job.is_over]
+        update: Update = {"job": views.job_lane(running[0] if running else own)}
+        ended = [j for j in (own, demo) if j and j.is_over and j.id not in jobs["seen"]]
+        for job in ended:
+            update |= self._ended(visitor, job, metric, shade)
+            update["pulse"] = (pulse if isinstance(pulse, int) else 0) + 1
+        if ended:
+            update["jobs"] = {**jobs, "seen": (*jobs["seen"], *(j.id for j in ended))}
+        if not running:
+            update["timer"] = gr.update(active=False)
+        return update
+
+    def leave(self, session: str) -> None:
+        """The page was closed."""
+        self.turns.forget(session)
+        self.engine.forget(session)
+
+    def _ended(self, visitor: Visitor, job: JobView, metric: Any, shade: Any) -> Update:
+        if job.state == "failed":
+            return {"error": error_view(job.error or "The job failed. Nothing was lost.")}
+        if job.result is None:
+            return {}
+        changed = self._with_result(visitor, job)
+        return self.drawing.everything(changed, metric, shade)
+
+    def _with_result(self, visitor: Visitor, job: JobView | None) -> Visitor:
+        """The visitor on what a finished job made: another model, or another score table."""
+        result = job.result if job else None
+        if isinstance(result, ModelInfo) and visitor.model_key != self.engine.model_key:
+            first = self.first_visitor()
+            is_same = first.table_key and first.table_key == visitor.table_key
+            return replace(visitor, model_key=first.model_key) if is_same else first
+        if isinstance(result, dict) and isinstance(result.get("table_key"), str):
+            key = result["table_key"]
+            if self.engine.table(key) is not None:
+                return replace(visitor, table_key=key)
+        return visitor
+
+    def _request(self, metrics: Any, source: Any, upload: Any, n_samples: Any, seq_len: Any,
+                 seed: Any, mode: Any, unit: Any) -> ScoreRequest:  # fmt: skip
+        limits, offered = self.engine.limits, [value for _, value in texts_for(self.engine.mode)]
+        source = inputs.choice(source, "The calibration text", offered)
+        if source == UPLOAD and not isinstance(upload, str):
+            raise BadInput(
+                "An uploaded file was to be the calibration text.",
+                "No file was uploaded.",
+                "Upload a .txt or .jsonl file, or choose another text.",
+            )
+        most, longest = limits.n_samples or MAX_SAMPLES, limits.seq_len or MAX_SEQ_LEN
+        return ScoreRequest(
+            metrics=inputs.choices(metrics, "Metrics", [c.name for c in self.engine.metrics()]),
+            calibration=upload if source == UPLOAD else source,
+            n_samples=inputs.whole(n_samples, "The number of samples", low=1, high=most),
+            seq_len=inputs.whole(seq_len, "The sample length", low=2, high=longest),
+            mode=inputs.choice(mode, "The sampling", MODES),
+            seed=inputs.whole(seed, "The seed", low=0, high=MAX_SEED),
+            unit=inputs.choice(unit, "The unit", UNITS),
+        )
+
+    def _started(self, jobs: Any, job_id: str) -> Update:
+        kept = jobs if isinstance(jobs, dict) else NO_JOBS
+        return {
+            "jobs": {**kept, "own": job_id},
+            "browser": {"job": job_id},
+            "job": views.job_lane(self.engine.job(job_id)),
+            "timer": gr.update(active=True),
+        }
+
+    def _refuse_second_job(self, jobs: Any) -> None:
+        own = self._known_job(_own(jobs))
+        if own and not own.is_over:
+            raise BadInput(
+                "Another job was to be started.",
+                f"Your {own.kind} job is still {own.state}.",
+                "Wait for it, or press Cancel first.",
+            )
+
+    def _known_job(self, job_id: str | None) -> JobView | None:
+        return self.engine.job(job_id) if job_id else None
+
+    def _demo_id(self) -> str | None:
+        return None if self.engine.is_ready else self.engine.start_demo()
+
+
+def _own(jobs: Any) -> str | None:
+    return jobs.get("own") if isinstance(jobs, dict) else None

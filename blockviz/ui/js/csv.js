@@ -1,0 +1,11 @@
+const button = h("button", { type: "button", class: "bv-button" }, "Download CSV");
+button.addEventListener("click", () => {
+  const address = URL.createObjectURL(new Blob([props.value.text], { type: "text/csv;charset=utf-8" }));
+  const link = h("a", { href: address, download: props.value.name });
+  document.body.append(link);
+  link.click();
+  link.remove();
+  setTimeout(() => URL.revokeObjectURL(address), 1000);
+});
+root.replaceChildren(button);
+draw((v) => (button.disabled = !v.text));

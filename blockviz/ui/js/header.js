@@ -1,0 +1,11 @@
+draw((v) => {
+  const mark = h("span", { class: "bv-mark", "aria-hidden": "true" }, h("i"), h("i", { class: "gone" }), h("i"));
+  const chip = (label, name, rest) =>
+    h("span", { class: "bv-chip", "aria-label": label }, h("b", { dir: "auto" }, name), " ", h("span", { dir: "auto" }, rest));
+  root.replaceChildren(
+    h("h1", null, mark, "blockviz"),
+    chip("model", v.model, v.model_facts),
+    ...(v.data ? [chip("calibration text", v.data, v.data_facts)] : []),
+    h("span", { class: "bv-mode" }, v.mode),
+  );
+});

@@ -1,0 +1,13 @@
+draw((v) => {
+  root.hidden = !v.text;
+  root.dataset.state = v.state;
+  const parts = [h("span", { class: "bv-dot", "aria-hidden": "true" }), h("span", { class: "bv-text", dir: "auto" }, v.text)];
+  if (v.progress !== null && v.progress !== undefined) {
+    const percent = String(Math.round(100 * v.progress));
+    const meter = bar(v.progress);
+    meter.removeAttribute("aria-hidden");
+    for (const [k, x] of [["role", "progressbar"], ["aria-valuemin", "0"], ["aria-valuemax", "100"], ["aria-valuenow", percent], ["aria-label", v.label]]) meter.setAttribute(k, x);
+    parts.push(meter);
+  }
+  root.replaceChildren(...parts);
+});

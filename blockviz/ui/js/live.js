@@ -1,0 +1,3 @@
+root.setAttribute("role", "status");
+root.setAttribute("aria-live", "polite");
+draw((v) => setText(root, v.text));

@@ -1,0 +1,123 @@
+"""The page put together, and the server that shows it."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+from typing import TYPE_CHECKING, Literal
+
+import gradio as gr
+
+from blockviz.errors import BadInput
+from blockviz.ui.events import wire
+from blockviz.ui.frame import build_header, build_scoreboard
+from blockviz.ui.job_handlers import NO_JOBS, JobHandlers
+from blockviz.ui.learn_tab import build_learn
+from blockviz.ui.load_drawer import build_drawer
+from blockviz.ui.map_tab import build_map
+from blockviz.ui.parts import stylesheet
+from blockviz.ui.screen import Screen
+from blockviz.ui.theme import Paper
+from blockviz.ui.turns import Turns
+
+if TYPE_CHECKING:
+    from blockviz.session import Engine
+
+logger = logging.getLogger(__name__)
+Mode = Literal["local", "hosted"]
+# Not a secret: it only keeps a page's job id apart from other apps' entries in the same browser.
+BROWSER_KEY = "blockviz-page"
+
+
+def mode_for(host: str, wanted: str | None = None) -> Mode:
+    """`wanted`, or BLOCKVIZ_MODE; `auto` is hosted on a Space or beyond this machine."""
+    wanted = wanted or os.environ.get("BLOCKVIZ_MODE", "auto")
+    if wanted in ("local", "hosted"):
+        return "local" if wanted == "local" else "hosted"
+    if wanted != "auto":
+        raise BadInput(
+            f"BLOCKVIZ_MODE is {wanted!r}.",
+            "There is no such mode.",
+            "Set it to auto, local or hosted.",
+        )
+    return "hosted" if os.environ.get("SPACE_ID") or not _is_loopback(host) else "local"
+
+
+def build_app(engine: Engine) -> gr.Blocks:
+    """The page on `engine`, its first paint taken from the bundled example."""
+    screen, turns = Screen(), Turns()
+    jobs = JobHandlers(engine, turns)
+    visitor = jobs.first_visitor()
+    with gr.Blocks(
+        title="blockviz", analytics_enabled=False, fill_width=True, delete_cache=(300, 3600)
+    ) as app:
+        _state(screen, visitor)
+        build_header(screen)
+        build_drawer(screen, engine)
+        build_scoreboard(screen)
+        with gr.Tabs(elem_id="tabs"):
+            with gr.Tab("Map", id="map"):
+                build_map(screen, engine)
+            with gr.Tab("Learn", id="learn"):
+                build_learn()
+        _first_paint(screen, engine, jobs)
+        wire(app, screen, engine, turns)
+    return app
+
+
+def serve(engine: Engine, host: str, port: int) -> None:
+    """Blocks until stopped. Prints the address; never opens a tunnel."""
+    app = build_app(engine)
+    app.queue(max_size=64, default_concurrency_limit=1)
+    app.launch(server_name=host, server_port=port, **launch_settings(engine))
+
+
+def launch_settings(engine: Engine) -> dict[str, object]:
+    """What both the server and the tests pass to `launch`."""
+    upload = engine.limits.upload_bytes
+    return {
+        "share": False,
+        "show_error": False,
+        "max_file_size": upload or "64mb",
+        "run_history": False,
+        "enable_monitoring": False,
+        "ssr_mode": False,
+        "pwa": False,
+        "footer_links": ["settings"],
+        "state_session_capacity": 200,
+        "allowed_paths": [],
+        "strict_cors": True,
+        "mcp_server": False,
+        "theme": Paper(),
+        "css": stylesheet(),
+    }
+
+
+def _state(screen: Screen, visitor: object) -> None:
+    screen.add("visitor", gr.State(visitor))
+    screen.add("picked", gr.State(""))
+    screen.add("jobs", gr.State(dict(NO_JOBS)))
+    screen.add("pulse", gr.State(0))
+    kept = gr.BrowserState({"job": None}, storage_key="blockviz", secret=BROWSER_KEY)
+    screen.add("browser", kept)
+    screen.add("timer", gr.Timer(0.5, active=False))
+
+
+def _first_paint(screen: Screen, engine: Engine, jobs: JobHandlers) -> None:
+    """The example drawn into the page itself, so that nothing waits for the first answer."""
+    visitor = jobs.first_visitor()
+    first = jobs.first_screen(visitor)
+    for name, value in first.items():
+        component = screen[name]
+        if isinstance(component, (gr.HTML, gr.Plot)):
+            component.value = component.postprocess(value)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

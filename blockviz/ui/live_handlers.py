@@ -1,0 +1,114 @@
+"""Work that belongs to one open page: the perplexity of its plan, and what the model writes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+from blockviz.session.views import Continuation, Visitor
+from blockviz.types import Done, Events, Progress
+from blockviz.ui import inputs, views
+from blockviz.ui.drawing import Drawing, said
+from blockviz.ui.screen import Call, Update
+from blockviz.ui.turns import Turns
+
+if TYPE_CHECKING:
+    from blockviz.session import Engine
+
+MEASURING, WRITING = "Measuring perplexity", "Writing"
+MAX_NEW_TOKENS = 256
+
+
+class LiveHandlers:
+    """Generators: gradio closes them when the page goes, and `closing` passes that on."""
+
+    def __init__(self, engine: Engine, turns: Turns) -> None:
+        self.engine, self.turns, self.drawing = engine, turns, Drawing(engine)
+
+    def follow(
+        self, call: Call, visitor: Visitor, prompt: Any, n_new: Any, is_chat: Any, shade: Any
+    ) -> Iterator[Update]:
+        """After a change: the perplexity, then the text, unless a newer change comes."""
+        turn = self.turns.newest(call.session)
+        yield self.drawing.heat(visitor, shade)
+        yield from self._measured(call.session, turn, visitor)
+        if prompt and not self.turns.is_over(call.session, turn):
+            yield from self._written(call.session, turn, visitor, prompt, n_new, is_chat)
+
+    def write(
+        self, call: Call, visitor: Visitor, prompt: Any, n_new: Any, is_chat: Any
+    ) -> Iterator[Update]:
+        """The Write button."""
+        turn = self.turns.begin(call.session)
+        yield from self._written(call.session, turn, visitor, prompt, n_new, is_chat)
+
+    def _measured(self, session: str, turn: int, visitor: Visitor) -> Iterator[Update]:
+        plan = visitor.plan()
+        if self.engine.known(plan) is None:
+            if not self.engine.is_ready:
+                yield self.drawing.score(visitor, state="waiting")
+                return
+            yield self.drawing.score(visitor, state="measuring")
+            yield from self._run(session, turn, visitor, MEASURING, self.engine.measure(plan))
+        if not self.turns.is_over(session, turn):
+            live = {"text": said(self.engine.info, visitor, "", self.engine.known(plan))}
+            yield {**self.drawing.score(visitor, state="stale"), "live": live}
+
+    def _written(
+        self, session: str, turn: int, visitor: Visitor, prompt: Any, n_new: Any, is_chat: Any
+    ) -> Iterator[Update]:
+        limits = self.engine.limits
+        prompt = inputs.text(prompt, "The prompt", max_chars=limits.max_prompt_chars)
+        most = limits.max_new_tokens or MAX_NEW_TOKENS
+        n_new = inputs.whole(n_new, "The number of new tokens", low=1, high=most)
+        bundled = self._bundled(visitor, prompt)
+        if bundled is not None:
+            yield {"texts": views.texts(bundled, visitor)}
+            return
+        if not self.engine.is_ready:
+            note = "The model is still loading; this is written as soon as it is ready."
+            yield {"texts": views.texts(None, visitor, note=note)}
+            return
+        events = self.engine.write(
+            prompt, visitor.plan(), max_new_tokens=n_new, is_chat=is_chat is True
+        )
+        yield from self._run(session, turn, visitor, WRITING, events)
+
+    def _bundled(self, visitor: Visitor, prompt: str) -> Continuation | None:
+        """The example's text, as long as the screen still shows the example."""
+        written = self.engine.example_continuation
+        is_same = set(visitor.removed) == set(self.engine.example_removed)
+        is_example = is_same and prompt == self.engine.example_prompt
+        return written if is_example and not self.engine.is_ready else None
+
+    def _run(
+        self, session: str, turn: int, visitor: Visitor, label: str, events: Events
+    ) -> Iterator[Update]:
+        """One update per event, until the work ends or a newer wish of this page replaces it."""
+        started = time.monotonic()
+        try:
+            with closing(events):
+                for event in events:
+                    if self.turns.is_over(session, turn):
+                        return
+                    yield shown(event, visitor, label, time.monotonic() - started)
+        except Exception:
+            lane = views.lane("failed", f"{label} failed")
+            yield {**self.drawing.score(visitor, state="stale"), "work": lane}
+            raise
+
+
+def shown(event: Progress | Done, visitor: Visitor, label: str, seconds: float) -> Update:
+    """The screen after one event of a running task."""
+    if isinstance(event, Done):
+        update: Update = {"work": views.lane("done", f"{label}: done", seconds=seconds)}
+        product: object = event.result
+    else:
+        stage = event.stage or label
+        lane = views.lane("running", stage, done=event.done, total=event.total, seconds=seconds)
+        update, product = {"work": lane}, event.partial
+    if isinstance(product, Continuation):
+        update["texts"] = views.texts(product, visitor)
+    return update

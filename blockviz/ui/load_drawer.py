@@ -1,0 +1,111 @@
+"""The drawer on top: which model, which text, which metrics. Nothing is fetched unasked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import gradio as gr
+
+from blockviz.types import UNITS
+from blockviz.ui import views
+from blockviz.ui.job_handlers import DTYPES, MAX_SAMPLES, MAX_SEQ_LEN, MODES, UPLOAD, texts_for
+from blockviz.ui.parts import heading, part
+from blockviz.ui.screen import Screen
+
+if TYPE_CHECKING:
+    from blockviz.session import Engine
+
+EXAMPLES = (
+    ("Demo: SmolLM2-135M, no download from the Hub", "demo"),
+    ("SmolLM2-360M-Instruct", "HuggingFaceTB/SmolLM2-360M-Instruct"),
+    ("Qwen3-0.6B", "Qwen/Qwen3-0.6B"),
+    ("Gemma 3 270M (gated)", "google/gemma-3-270m-it"),
+    ("GPT-2", "openai-community/gpt2"),
+)
+
+
+def build_drawer(screen: Screen, engine: Engine) -> None:
+    """Closed at first: the page opens on a finished example."""
+    is_hosted = engine.mode == "hosted"
+    with (
+        gr.Accordion("Model, text and metrics", open=False, elem_id="drawer"),
+        gr.Row(elem_id="drawer-columns"),
+    ):
+        with gr.Column(elem_classes=["bv-panel"], min_width=280):
+            _model_column(screen, is_hosted=is_hosted)
+        with gr.Column(elem_classes=["bv-panel"], min_width=280):
+            _text_column(screen, engine)
+
+
+def _model_column(screen: Screen, *, is_hosted: bool) -> None:
+    note = (
+        "This shared page runs the demo model only; run blockviz on your own machine for others."
+        if is_hosted
+        else "Pick an example or name a model, check what it would cost, then load it."
+    )
+    heading("Model", note)
+    examples = EXAMPLES[:1] if is_hosted else EXAMPLES
+    screen.add("example", gr.Radio(examples, value="demo", label="Examples", elem_id="example"))
+    screen.add("model", gr.Textbox(
+        "demo", label="Model id, folder or .gguf file", max_lines=1, elem_id="model",
+        interactive=not is_hosted,
+    ))  # fmt: skip
+    with gr.Row():
+        screen.add("revision", gr.Textbox(
+            label="Revision", placeholder="main", max_lines=1, min_width=120, elem_id="revision",
+            interactive=not is_hosted,
+        ))  # fmt: skip
+        screen.add("dtype", gr.Dropdown(
+            list(DTYPES), value="auto", label="Number format", min_width=120, elem_id="dtype"
+        ))  # fmt: skip
+    with gr.Row(elem_classes=["bv-actions"]):
+        screen.add("check", gr.Button("Check model", elem_id="check"))
+        load = gr.Button("Load", variant="primary", interactive=False, elem_id="load")
+        screen.add("load", load)
+    screen.add("verdict", part("verdict", views.NO_VERDICT))
+
+
+def _text_column(screen: Screen, engine: Engine) -> None:
+    is_hosted, limits = engine.mode == "hosted", engine.limits
+    heading("Text and metrics", "Blocks are scored on this text; more of it gives steadier ranks.")
+    sources = list(texts_for(engine.mode))
+    screen.add("source", gr.Dropdown(
+        sources, value="demo", label="Calibration text", elem_id="source"
+    ))  # fmt: skip
+    screen.add("upload", gr.File(
+        label="Text file", file_types=[".txt", ".jsonl"], visible=False, elem_id="upload",
+        height=120,
+    ))  # fmt: skip
+    with gr.Row():
+        _number(screen, "n_samples", "Samples", 32, 1, limits.n_samples or MAX_SAMPLES)
+        _number(screen, "seq_len", "Tokens each", 128, 2, limits.seq_len or MAX_SEQ_LEN)
+        _number(screen, "seed", "Seed", 42, 0, 2**32 - 1)
+    with gr.Row():
+        screen.add("mode", gr.Dropdown(
+            [("One stream, cut into windows", MODES[0]), ("One window per text", MODES[1])],
+            value=MODES[0], label="Sampling", min_width=120, elem_id="mode",
+        ))  # fmt: skip
+        labels = {"block": "attention and MLP blocks", "layer": "whole layers",
+                  "attn": "attention only", "mlp": "MLP only"}  # fmt: skip
+        screen.add("unit", gr.Dropdown(
+            [(labels[u], u) for u in UNITS], value="block", label="Blocks to score", min_width=120,
+            elem_id="unit",
+        ))  # fmt: skip
+    cards = [(card.title, card.name) for card in engine.metrics()]
+    screen.add("metrics", gr.CheckboxGroup(
+        cards, value=[name for _, name in cards], label="Metrics", elem_id="metrics"
+    ))  # fmt: skip
+    with gr.Row(elem_classes=["bv-actions"]):
+        screen.add("start_score", gr.Button("Score", variant="primary", elem_id="start-score"))
+    screen["upload"].visible = False
+    if not is_hosted:
+        screen["source"].input(
+            lambda source: gr.update(visible=source == UPLOAD), screen["source"], screen["upload"],
+            queue=False, api_visibility="private", show_progress="hidden",
+        )  # fmt: skip
+
+
+def _number(screen: Screen, name: str, label: str, value: int, low: int, high: int) -> None:
+    screen.add(name, gr.Number(
+        value, label=label, precision=0, minimum=low, maximum=high, min_width=80, elem_id=name
+    ))  # fmt: skip

@@ -1,0 +1,94 @@
+"""What the Map tab does when somebody toggles, picks, colours or undoes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from blockviz.errors import BlockvizError
+from blockviz.plots import SHADES
+from blockviz.session.views import Visitor
+from blockviz.ui import inputs, views
+from blockviz.ui.drawing import Drawing
+from blockviz.ui.screen import Call, Update, failure
+from blockviz.ui.turns import Turns
+
+if TYPE_CHECKING:
+    from blockviz.session import Engine
+
+
+class MapHandlers:
+    """One method per event. Inputs come from the page and are checked before use."""
+
+    def __init__(self, engine: Engine, turns: Turns) -> None:
+        self.engine, self.turns, self.drawing = engine, turns, Drawing(engine)
+
+    def toggle(self, call: Call, visitor: Visitor, metric: Any, shade: Any) -> Update:
+        """The grid sends the whole plan it now shows, so that a dropped event loses nothing."""
+        seq = call.data.get("seq")
+        seq = seq if isinstance(seq, int) and not isinstance(seq, bool) else None
+        return self._change(call, visitor, call.data.get("removed"), metric, shade, seq)
+
+    def twin(self, call: Call, visitor: Visitor, removed: Any, metric: Any, shade: Any) -> Update:
+        """The list of removed blocks was edited instead of the grid."""
+        return self._change(call, visitor, removed or [], metric, shade, None)
+
+    def undo(self, call: Call, visitor: Visitor, metric: Any, shade: Any) -> Update:
+        return self._shown(call, visitor.undo(), metric, shade)
+
+    def redo(self, call: Call, visitor: Visitor, metric: Any, shade: Any) -> Update:
+        return self._shown(call, visitor.redo(), metric, shade)
+
+    def reset(self, call: Call, visitor: Visitor, metric: Any, shade: Any) -> Update:
+        return self._shown(call, visitor.reset(), metric, shade)
+
+    def pick(self, call: Call, visitor: Visitor) -> Update:
+        """A block was focused in the grid, or clicked in the heat map or the ranking."""
+        picked = inputs.block(call.data.get("block"), self.engine.info)
+        return {"picked": str(picked), **self.drawing.block(visitor, str(picked))}
+
+    def colour(self, call: Call, visitor: Visitor, metric: Any, shade: Any, picked: str) -> Update:
+        """Another metric or another shading was chosen."""
+        table = self.drawing.table(visitor)
+        if metric is not None:
+            inputs.choice(metric, "The metric", tuple(table.metrics) if table else ())
+        shade = inputs.choice(shade, "The shading", SHADES)
+        metric = self.drawing.metric(visitor, metric)
+        return {
+            "legend": views.legend(table, metric, shade),
+            **self.drawing.grid(visitor, metric, shade, picked),
+        }
+
+    def reshade(self, call: Call, visitor: Visitor, shade: Any) -> Update:
+        """The heat map in another shading."""
+        return self.drawing.map(visitor, inputs.choice(shade, "The shading", SHADES))
+
+    def _change(
+        self, call: Call, visitor: Visitor, raw: Any, metric: Any, shade: Any, seq: int | None
+    ) -> Update:
+        try:
+            removed = inputs.removed_blocks(raw, self.engine.info)
+        except BlockvizError as error:
+            back = self._shown(call, visitor, metric, shade, seq=seq)
+            return {**back, **failure(error)}
+        changed = set(removed) ^ set(visitor.removed)
+        picked = next(iter(changed)) if len(changed) == 1 else ""
+        return self._shown(
+            call, visitor.with_removed(removed), metric, shade, picked=picked, seq=seq
+        )
+
+    def _shown(
+        self,
+        call: Call,
+        visitor: Visitor,
+        metric: Any,
+        shade: Any,
+        *,
+        picked: str = "",
+        seq: int | None = None,
+    ) -> Update:
+        self.turns.begin(call.session)
+        return {
+            **self.drawing.plan(visitor, picked=picked),
+            **self.drawing.grid(visitor, metric, shade, picked, seq),
+            "picked": picked,
+        }

@@ -1,0 +1,270 @@
+"""What the session knows, as the plain values our components draw. No gradio, no work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from blockviz.plots import Shade, cividis, ramp, scores_of
+from blockviz.session.views import Continuation, JobView, LiveResult, Sizes, Verdict, Visitor
+from blockviz.types import BlockId, ModelInfo, ScoreTable
+from blockviz.ui.words import count, duration, grouped, percent, short, short_dtype, size
+
+View = dict[str, Any]
+NO_LANE: View = {"state": "idle", "text": "", "progress": None, "label": ""}
+IDLE: View = {**NO_LANE, "text": "Ready"}
+NO_ERROR: View = {"text": "", "id": ""}
+
+
+def header(info: ModelInfo, table: ScoreTable | None, mode: str) -> View:
+    """Model chip, data chip and mode."""
+    facts = [
+        info.revision[:7],
+        count(info.n_parameters),
+        f"{info.n_layers} layers",
+        short_dtype(info.dtype),
+        info.device,
+        info.quantisation,
+    ]
+    data = table.provenance.data if table else None
+    return {
+        "model": info.name,
+        "model_facts": " · ".join(f for f in facts if f),
+        "data": f"{data.n_samples} × {data.seq_len} tokens" if data else "",
+        "data_facts": f"{data.dataset}, seed {data.seed}" if data else "",
+        "mode": mode,
+    }
+
+
+def score(sizes: Sizes, live: LiveResult | None, *, state: str, last: LiveResult | None) -> View:
+    """The scoreboard. `state`: measured, waiting, measuring or stale; `last` is shown dimmed."""
+    shown, is_dim = (live, False) if live else (last, True)
+    words = {"waiting": "measuring when the model is ready", "measuring": "measuring…"}
+    cut = [f"{sizes.n_attn_cut} attention", f"{sizes.n_mlp_cut} MLP"]
+    has_cut = sizes.n_kept < sizes.n_blocks
+    return {
+        "kept": f"{sizes.n_kept} of {sizes.n_blocks}",
+        "cut": f"{', '.join(c for c in cut if not c.startswith('0'))} cut" if has_cut else "",
+        "has_cut": has_cut,
+        "parameters": percent(-sizes.removed_ratio),
+        "kv": f"KV cache {percent(-sizes.kv_ratio)}",
+        "state": _source(live) if live else words.get(state, "stale"),
+        "tone": "fresh" if live else "busy" if state in words else "stale",
+        "is_dim": is_dim,
+        "can_measure": not live and state not in words,
+        **_perplexity(shown, is_known=live is not None),
+    }
+
+
+def _source(live: LiveResult) -> str:
+    return "bundled" if live.source == "bundled" else "measured"
+
+
+def _perplexity(live: LiveResult | None, *, is_known: bool) -> View:
+    if live is None:
+        return {"perplexity": "–", "rise": "", "rise_tone": "", "data": ""}
+    data = f"{grouped(live.n_tokens)} tokens of {live.data}, {short_dtype(live.dtype)}"
+    if not is_known:
+        return {"perplexity": f"{short(live.baseline)} → …", "rise": "", "rise_tone": "",
+                "data": data}  # fmt: skip
+    if live.perplexity == live.baseline:
+        rise, tone, figures = "", "", short(live.baseline)
+    else:
+        spread = f" ± {100 * live.rise_stderr:.1f}" if live.rise_stderr else ""
+        rise = percent(live.rise).replace("\u202f%", f"{spread}\u202f%")
+        tone = "warn" if live.rise > 0 else "good"
+        figures = f"{short(live.baseline)} → {short(live.perplexity)}"
+    return {"perplexity": figures, "rise": rise, "rise_tone": tone, "data": data}
+
+
+def grid(
+    info: ModelInfo,
+    visitor: Visitor,
+    table: ScoreTable | None,
+    *,
+    metric: str,
+    shade: Shade,
+    tones: dict[BlockId, float],
+    picked: str = "",
+    seq: int | None = None,
+) -> View:
+    """Cells of the removal grid. `seq` is the page's own number of the toggle answered."""
+    chosen = table.metrics.get(metric) if table else None
+    damage = table.metrics.get("ppl") if table else None
+
+    def cell(block: BlockId) -> View:
+        found = scores_of(chosen, block) if chosen else None
+        cost = scores_of(damage, block) if damage else None
+        return {
+            "colour": cividis(tones[block]) if block in tones else None,
+            "rank": found[2] if found else None,
+            "perplexity": short(cost[1]) if cost else "",
+        }
+
+    return {
+        "layers": info.n_layers,
+        "of": len(chosen.values) if chosen else 0,
+        "removed": list(visitor.removed),
+        "picked": picked,
+        "seq": seq,
+        "cells": {
+            part: [cell(BlockId(i, part)) for i in range(info.n_layers)] for part in ("attn", "mlp")
+        },
+    }
+
+
+def legend(table: ScoreTable | None, metric: str, shade: Shade) -> View:
+    """The ramp and what it stands for."""
+    chosen = table.metrics.get(metric) if table else None
+    by = "rank" if shade == "rank" else "value"
+    note = f"by {by} of {chosen.title}" if chosen else "no scores yet: press Score above"
+    return {"ramp": ramp(), "note": note}
+
+
+def block_panel(
+    info: ModelInfo, visitor: Visitor, table: ScoreTable | None, block: BlockId
+) -> View:
+    """One block: kept or cut, parameters, damage if cut alone, rank under every metric."""
+    n_parameters = info.parameters_of((block,))
+    state = "kept" if visitor.plan().keeps(block) else "cut"
+    lead = f"{state} · {count(n_parameters)} parameters"
+    damage = table.metrics.get("ppl") if table else None
+    cost = scores_of(damage, block) if damage else None
+    if cost and damage and damage.baseline:
+        lead += f" · if cut alone: perplexity {short(cost[1])} ({percent(cost[1] / damage.baseline - 1)})"
+    rows = []
+    for scores in table.metrics.values() if table else ():
+        found = scores_of(scores, block)
+        if found:
+            of = len(scores.values)
+            rows.append(
+                {
+                    "title": scores.title,
+                    "rank": f"rank {found[2]} of {of}",
+                    "share": found[2] / of,
+                    "raw": short(found[1]),
+                }
+            )
+    return {
+        "title": str(block),
+        "lead": lead,
+        "rows": rows,
+        "empty": "No scores of this model yet. Choose metrics above and press Score.",
+    }
+
+
+def ranking(visitor: Visitor, table: ScoreTable | None, metric: str) -> View:
+    """All scored units of one metric, most removable first."""
+    chosen = table.metrics.get(metric) if table else None
+    empty = "No scores of this model yet. Choose metrics above and press Score."
+    if chosen is None:
+        return {"lead": "", "rows": [], "empty": empty}
+    plan, ranks = visitor.plan(), chosen.ranks()
+    rows = [
+        {
+            "rank": rank,
+            "block": str(block),
+            "share": rank / len(ranks),
+            "raw": short(chosen.raw.get(block, chosen.values[block])),
+            "is_cut": not plan.keeps(block),
+        }
+        for block, rank in ranks.items()
+    ]
+    return {"lead": f"By {chosen.title}, most removable first.", "rows": rows, "empty": empty}
+
+
+def readings(cards: tuple[Any, ...], shown: tuple[str, ...]) -> View:
+    """What each metric on the map says, which way to read it, and its paper."""
+    return {
+        "metrics": [
+            {
+                "title": card.title,
+                "meaning": card.meaning,
+                "direction": f"Low = {card.low_means}.",
+                "reference": card.reference,
+            }
+            for card in cards
+            if card.name in shown
+        ]
+    }
+
+
+def texts(written: Continuation | None, visitor: Visitor, *, note: str = "") -> View:
+    """Both continuations, each as (before, first difference, after)."""
+    written = written or Continuation(prompt="")
+    plan = ", ".join(visitor.plan().shown())
+    said = note or written.note
+    if written.is_complete and not said:
+        same = "Both texts are the same so far as they go."
+        said = same if written.first_difference is None else "First difference marked."
+    return {
+        "prompt": written.prompt,
+        "original": _pieces(written.original, written.first_difference),
+        "pruned": _pieces(written.pruned, written.first_difference),
+        "plan": f"without {plan}"
+        if plan and len(plan) < 60
+        else f"{len(visitor.removed)} blocks cut",
+        "note": said,
+        "is_busy": bool(written.prompt) and not written.is_complete,
+    }
+
+
+def _pieces(text: str, start: int | None) -> list[str]:
+    if start is None or start >= len(text):
+        return [text, "", ""]
+    end = start
+    while end < len(text) and text[end].isspace():
+        end += 1
+    while end < len(text) and not text[end].isspace():
+        end += 1
+    return [text[:start], text[start:end], text[end:]]
+
+
+def verdict(found: Verdict) -> View:
+    """What a model would cost and whether it can be taken, before anything is fetched."""
+    facts = [
+        ("family", found.family),
+        ("revision", found.revision[:12]),
+        ("download", size(found.download_bytes) if found.download_bytes else "nothing to fetch"),
+        ("memory", f"about {size(found.memory_bytes)}" if found.memory_bytes else "unknown"),
+        ("licence", found.license or "not stated"),
+        ("gated", "yes: accept its terms on the Hub first" if found.is_gated else "no"),
+    ]
+    return {
+        "title": f"{found.name}: {'supported' if found.is_supported else 'not supported'}",
+        "reason": found.reason,
+        "is_supported": found.is_supported,
+        "facts": [[name, value] for name, value in facts if value],
+    }
+
+
+NO_VERDICT: View = {"title": "", "reason": "", "is_supported": False, "facts": []}
+
+
+def lane(state: str, text: str, *, done: float = 0, total: float = 0, seconds: float = 0) -> View:
+    """One line of the status bar for work that belongs to this page."""
+    steps = f", {grouped(min(done, total))} of {grouped(total)}" if total > 1 else ""
+    clock = f" · {duration(seconds)}" if seconds >= 1 else ""
+    share = min(done / total, 1.0) if total > 0 and state == "running" else None
+    return {"state": state, "text": f"{text}{steps}{clock}", "progress": share, "label": text}
+
+
+def job_lane(job: JobView | None) -> View:
+    """One line of the status bar for a detached job."""
+    if job is None:
+        return NO_LANE
+    if job.state == "queued":
+        ahead = f", {job.queue_position} ahead" if job.queue_position else ""
+        return lane("queued", f"Queued{ahead}")
+    what = job.stage or job.kind.capitalize()
+    if job.state == "running":
+        view = lane("running", what, done=job.done, total=job.total, seconds=job.elapsed)
+        left = f", about {duration(job.eta)} left" if job.eta else ""
+        note = f" · {job.note}" if job.note else ""
+        return {**view, "text": f"{view['text']}{left}{note}"}
+    ends = {
+        "done": f"{job.kind.capitalize()} done in {duration(job.elapsed)}",
+        "cancelled": f"{job.kind.capitalize()} cancelled; what was computed is kept",
+        "failed": f"{job.kind.capitalize()} failed",
+        "expired": "That job is over 30 minutes old; its result was dropped",
+    }
+    return lane(job.state, ends.get(job.state, job.state))

@@ -1,0 +1,73 @@
+"""What every test gets: no other host within reach, few threads, and Chromium where it is marked.
+
+`@pytest.mark.browser` skips a test where Chromium is missing, and fails it instead under
+BLOCKVIZ_REQUIRE_BROWSER=1. `@pytest.mark.network` lifts the guard against other hosts.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import chromium
+import pytest
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+
+def _is_browser_required() -> bool:
+    return os.environ.get("BLOCKVIZ_REQUIRE_BROWSER", "") not in ("", "0")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("browser") and chromium.find() is None:
+        pytest.skip(chromium.HOW)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[Any]:
+    report = yield
+    if report.skipped and item.get_closest_marker("browser") and _is_browser_required():
+        report.outcome = "failed"
+        report.longrepr = f"a browser test must not be skipped here: {report.longrepr}"
+    return report
+
+
+@pytest.fixture(autouse=True)
+def _no_other_host(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connections of this process go to this machine only; others find the network unreachable."""
+    if request.node.get_closest_marker("network"):
+        return
+    connect = socket.socket.connect
+
+    def connect_here(self: socket.socket, address: Any) -> None:
+        is_local = self.family == socket.AF_UNIX or (
+            str(address[0]) in ("localhost", "::1") or str(address[0]).startswith("127.")
+        )
+        if not is_local:
+            raise OSError(errno.ENETUNREACH, "tests reach no other host")
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", connect_here)
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A playwright browser on the real Chromium, with a HOME of its own."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright for browser tests")
+    path = chromium.find()
+    if path is None:
+        pytest.skip(chromium.HOW)
+    home = str(tmp_path_factory.mktemp("browser-home"))
+    with sync_api.sync_playwright() as playwright:
+        launched = playwright.chromium.launch(
+            executable_path=path, args=list(chromium.ARGS), env={**os.environ, "HOME": home}
+        )
+        yield launched
+        launched.close()

@@ -1,0 +1,258 @@
+"""A session without a model: believable numbers, jobs that take time, texts that bite."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from blockviz.errors import BadSource
+from blockviz.session.views import (
+    Continuation,
+    JobView,
+    LiveResult,
+    ScoreRequest,
+    Sizes,
+    Verdict,
+)
+from blockviz.types import (
+    Block,
+    BlockId,
+    DataOrigin,
+    Done,
+    ModelInfo,
+    Progress,
+    Provenance,
+    PruningPlan,
+    Scores,
+    ScoreTable,
+)
+
+BASELINE = 32.94
+HOSTILE = (
+    "${window.pwned=1} {{constructor.constructor('window.pwned=2')()}} "
+    "<img src=x onerror='window.pwned=3'> </script><script>window.pwned=4</script> \u202egnp.exe\u202c"
+)
+
+
+@dataclass(frozen=True)
+class FakeLimits:
+    max_prompt_chars: int | None = None
+    max_new_tokens: int | None = None
+    max_prompt_tokens: int | None = None
+    n_samples: int | None = None
+    seq_len: int | None = None
+    upload_bytes: int | None = None
+
+
+HOSTED = FakeLimits(2000, 128, 512, 64, 512, 1 << 20)
+
+
+@dataclass(frozen=True)
+class Card:
+    name: str
+    title: str
+    meaning: str
+    reference: str
+    low_means: str = "removable"
+
+
+CARDS = (
+    Card("bi", "Block influence", "One minus the cosine between a block's input and its output.",
+         "https://arxiv.org/abs/2403.03853"),
+    Card("rm", "Relative magnitude", "Size of what a block adds, relative to the stream it joins.",
+         "https://arxiv.org/abs/2403.17887"),
+    Card("ppl", "Perplexity if cut", "Perplexity of the model with only this block removed.",
+         "https://arxiv.org/abs/2406.10594"),
+    Card("lds", "Logit disruption", "How much the likeliest next tokens change without the block.",
+         "https://arxiv.org/abs/2503.00000"),
+)  # fmt: skip
+
+
+def make_info(n_layers: int = 30, *, name: str = "SmolLM2-135M-Instruct") -> ModelInfo:
+    blocks = tuple(
+        Block(BlockId(i, part), size, f"model.layers.{i}.{part}", kv)
+        for i in range(n_layers)
+        for part, size, kv in (("attn", 885_312, 768), ("mlp", 2_655_360, 0))
+    )
+    return ModelInfo(
+        name=name, revision="12fd25f77366fa6b3b4b768ec3050bf629380bac", family="llama",
+        dtype="bfloat16", device="CPU", n_layers=n_layers, hidden_size=576, vocab_size=49152,
+        max_seq_len=8192, n_parameters=28_311_552 + sum(b.n_parameters for b in blocks),
+        blocks=blocks, has_chat_template=True, quantisation="Q4_1, dequantised",
+    )  # fmt: skip
+
+
+def make_table(info: ModelInfo, *, seed: int = 3, dataset: str = "BoolQ passages") -> ScoreTable:
+    draw = random.Random(seed)
+    damage = {}
+    for b in info.blocks:
+        edge = 8.0 if b.id.layer == 0 else 1.2 if b.id.layer in (1, info.n_layers - 1) else 0.0
+        rise = draw.uniform(0.002, 0.05) * (2 if b.id.part == "mlp" else 1) + edge
+        damage[b.id] = BASELINE * (1 + rise)
+    metrics = {"ppl": Scores("ppl", "Perplexity if cut", damage, damage, "", baseline=BASELINE)}
+    for card in CARDS:
+        if card.name != "ppl":
+            noisy = {b: v / BASELINE - 1 + draw.uniform(0, 0.05) for b, v in damage.items()}
+            metrics[card.name] = Scores(card.name, card.title, noisy, noisy)
+    origin = DataOrigin(dataset, "calibration", "stream", 32, 128, 4096, seed=42, token_hash="0")
+    provenance = Provenance(
+        origin, info.name, info.revision, info.quantisation, info.dtype, info.device, 2, {}
+    )
+    return ScoreTable(provenance, {card.name: metrics[card.name] for card in CARDS})
+
+
+@dataclass
+class FakeEngine:
+    """The session's public surface on invented numbers. `step` is the pace of all work."""
+
+    mode: str = "local"
+    n_layers: int = 30
+    step: float = 0.05
+    load_seconds: float = 1.0
+    is_hostile: bool = False
+    is_ready: bool = False
+    model_key: str = "demo@12fd25f"
+    calls: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.info = make_info(self.n_layers)
+        if self.is_hostile:
+            self.info = replace(self.info, name=HOSTILE)
+        dataset = HOSTILE if self.is_hostile else "BoolQ passages"
+        self._tables = {"example": make_table(self.info, dataset=dataset)}
+        self._known: dict[frozenset[BlockId], LiveResult] = {}
+        self._jobs: dict[str, JobView] = {}
+        self._cancelled: set[str] = set()
+        self._lock = threading.Lock()
+        self.limits = HOSTED if self.mode == "hosted" else FakeLimits()
+        self.example_prompt = "The capital of France is"
+        self.example_removed: tuple[str, ...] = ("18.attn", "7.attn")
+        self.example_continuation = self._continuation(
+            self.example_prompt, PruningPlan(removed=(BlockId(18, "attn"),)), 40
+        )
+
+    def metrics(self) -> tuple[Card, ...]:
+        return CARDS
+
+    def table(self, key: str) -> ScoreTable | None:
+        return self._tables.get(key)
+
+    def sizes(self, plan: PruningPlan) -> Sizes:
+        return Sizes.of(self.info, plan)
+
+    def known(self, plan: PruningPlan) -> LiveResult | None:
+        if len(plan.removed) <= 1 or {str(b) for b in plan.removed} == set(self.example_removed):
+            return self._live(plan, "bundled")
+        return self._known.get(frozenset(plan.removed))
+
+    def measure(self, plan: PruningPlan) -> Iterator[Progress | Done]:
+        self.calls.append(f"measure {len(plan.removed)}")
+        for i in range(8):
+            yield Progress("Measuring perplexity", i, 8)
+            time.sleep(self.step)
+        live = self._live(plan, "measured")
+        self._known[frozenset(plan.removed)] = live
+        yield Done(live)
+
+    def write(
+        self, prompt: str, plan: PruningPlan, *, max_new_tokens: int = 48, is_chat: bool = False
+    ) -> Iterator[Progress | Done]:
+        self.calls.append(f"write {len(plan.removed)} {is_chat}")
+        n = min(max_new_tokens, 24)
+        for i in range(1, n):
+            yield Progress("Writing", i, n, partial=self._continuation(prompt, plan, i))
+            time.sleep(self.step / 2)
+        yield Done(self._continuation(prompt, plan, 99))
+
+    def inspect(self, model: str) -> Verdict:
+        if model.startswith("nobody/"):
+            raise BadSource(
+                f"The model {model!r} was asked for.", "The Hub has none of that name.",
+                "Check the spelling, or try demo.",
+            )  # fmt: skip
+        return Verdict(model, "0" * 12, "llama", True, "A Llama decoder with 30 layers.",
+                       270_000_000, 700_000_000, "apache-2.0")  # fmt: skip
+
+    def start_load(self, model: str, *, dtype: str = "auto") -> str:
+        return self._start("load", 20, lambda: self._loaded(model))
+
+    def start_score(self, request: ScoreRequest, *, owner: str) -> str:
+        return self._start("score", 60, lambda: self._scored(request))
+
+    def start_demo(self) -> str:
+        with self._lock:
+            if "demo" in self._jobs:
+                return "demo"
+            self._jobs["demo"] = JobView("demo", "load", "queued")
+        steps = max(1, int(self.load_seconds / self.step))
+        return self._start("load", steps, self._demo_ready, job_id="demo")
+
+    def job(self, job_id: str) -> JobView | None:
+        return self._jobs.get(job_id)
+
+    def cancel(self, job_id: str) -> None:
+        self._cancelled.add(job_id)
+
+    def forget(self, owner: str) -> None:
+        self.calls.append("forget")
+
+    def _start(self, kind: str, steps: int, finish, job_id: str | None = None) -> str:
+        job_id = job_id or f"job{len(self._jobs)}"
+        self._jobs[job_id] = JobView(job_id, kind, "running", f"{kind.capitalize()}ing", 0, steps)
+        threading.Thread(target=self._work, args=(job_id, steps, finish), daemon=True).start()
+        return job_id
+
+    def _work(self, job_id: str, steps: int, finish) -> None:
+        job = self._jobs[job_id]
+        for i in range(steps):
+            if job_id in self._cancelled:
+                self._jobs[job_id] = replace(job, state="cancelled", done=i)
+                return
+            self._jobs[job_id] = replace(
+                job, done=i, elapsed=i * self.step, eta=(steps - i) * self.step
+            )
+            time.sleep(self.step)
+        self._jobs[job_id] = replace(
+            job, state="done", done=steps, elapsed=steps * self.step, result=finish()
+        )
+
+    def _demo_ready(self) -> ModelInfo:
+        self.is_ready = True
+        return self.info
+
+    def _loaded(self, model: str) -> ModelInfo:
+        if model != "demo":
+            self.info, self.model_key = make_info(12, name=model), model
+        self.is_ready = True
+        return self.info
+
+    def _scored(self, request: ScoreRequest) -> dict[str, str]:
+        key = f"scores{len(self._tables)}"
+        table = make_table(self.info, seed=request.seed + 1)
+        kept = {name: table.metrics[name] for name in request.metrics}
+        self._tables[key] = ScoreTable(table.provenance, kept)
+        return {"table_key": key}
+
+    def _live(self, plan: PruningPlan, source: str) -> LiveResult:
+        table = self._tables["example"].metrics["ppl"].values
+        value = BASELINE
+        for b in plan.removed:
+            value *= 1.003 * table.get(b, BASELINE) / BASELINE
+        return LiveResult(
+            value, BASELINE, 0.002 if plan.removed else 0.0, 1024, "BoolQ passages", "bfloat16",
+            source,
+        )  # fmt: skip
+
+    def _continuation(self, prompt: str, plan: PruningPlan, n: int) -> Continuation:
+        whole = " Paris, the largest city in the country and its centre of art.".split(" ")
+        cut = " Paris, the capital of the city of the city of the city of the".split(" ")
+        if self.is_hostile:
+            whole, cut = [HOSTILE], [HOSTILE + " again"]
+        original = " ".join(whole[: n + 1])
+        pruned = " ".join((cut if plan.removed else whole)[: n + 1])
+        pairs = zip(original, pruned, strict=False)
+        first = next((i for i, (a, b) in enumerate(pairs) if a != b), None)
+        return Continuation(prompt, original, pruned, first, is_complete=n > 20)
