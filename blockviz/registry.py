@@ -28,7 +28,7 @@ class Registry(Generic[T]):
         """The class called `name`; UnknownName with near matches otherwise."""
         if name in self._classes:
             return self._classes[name]
-        near = get_close_matches(name, self._classes, n=2, cutoff=0.4)
+        near = self._near(name)
         hint = (
             f"Did you mean {' or '.join(map(repr, near))}?" if near else "No name is close to it."
         )
@@ -37,6 +37,14 @@ class Registry(Generic[T]):
             f"There is no such {self.kind}. {hint}",
             f"Choose from: {', '.join(self._classes)}.",
         )
+
+    def _near(self, name: str) -> list[str]:
+        """Names that are spelt alike, or whose title is."""
+        spelt = {n: n for n in self._classes}
+        spelt |= {getattr(c, "title", n).lower(): n for n, c in self._classes.items()}
+        wanted = name.lower().replace("_", " ")
+        found = get_close_matches(wanted, spelt, n=2, cutoff=0.5)
+        return list(dict.fromkeys(spelt[f] for f in found))
 
     def names(self) -> tuple[str, ...]:
         return tuple(self._classes)

@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from blockviz.errors import BadSource
+from blockviz.job_view import JobView
 from blockviz.session.views import (
     Continuation,
-    JobView,
+    Limits,
     LiveResult,
+    MetricCard,
     ScoreRequest,
     Sizes,
     Verdict,
@@ -31,44 +33,24 @@ from blockviz.types import (
 )
 
 BASELINE = 32.94
+WHOLE = " Paris, the largest city in the country and its centre of art."
+CUT = " Paris, the capital of the city of the city of the city of the"
 HOSTILE = (
     "${window.pwned=1} {{constructor.constructor('window.pwned=2')()}} "
-    "<img src=x onerror='window.pwned=3'> </script><script>window.pwned=4</script> \u202egnp.exe\u202c"
+    "<img src=x onerror='window.pwned=3'> </script><script>window.pwned=4</script> "
+    "\u202egnp.exe\u202c"
 )
 
 
-@dataclass(frozen=True)
-class FakeLimits:
-    max_prompt_chars: int | None = None
-    max_new_tokens: int | None = None
-    max_prompt_tokens: int | None = None
-    n_samples: int | None = None
-    seq_len: int | None = None
-    upload_bytes: int | None = None
-
-
-HOSTED = FakeLimits(2000, 128, 512, 64, 512, 1 << 20)
-
-
-@dataclass(frozen=True)
-class Card:
-    name: str
-    title: str
-    meaning: str
-    reference: str
-    low_means: str = "removable"
-
-
-CARDS = (
-    Card("bi", "Block influence", "One minus the cosine between a block's input and its output.",
-         "https://arxiv.org/abs/2403.03853"),
-    Card("rm", "Relative magnitude", "Size of what a block adds, relative to the stream it joins.",
-         "https://arxiv.org/abs/2403.17887"),
-    Card("ppl", "Perplexity if cut", "Perplexity of the model with only this block removed.",
-         "https://arxiv.org/abs/2406.10594"),
-    Card("lds", "Logit disruption", "How much the likeliest next tokens change without the block.",
-         "https://arxiv.org/abs/2503.00000"),
-)  # fmt: skip
+CARDS = tuple(
+    MetricCard(name, title, meaning, f"https://arxiv.org/abs/{paper}", "")
+    for name, title, meaning, paper in (
+        ("bi", "Block influence", "How far a block turns the stream it joins.", "2403.03853"),
+        ("rm", "Relative magnitude", "Size of what a block adds to the stream.", "2403.17887"),
+        ("ppl", "Perplexity if cut", "Perplexity with only this block removed.", "2406.10594"),
+        ("lds", "Logit disruption", "How much the likeliest next tokens change.", "2503.00000"),
+    )
+)
 
 
 def make_info(n_layers: int = 30, *, name: str = "SmolLM2-135M-Instruct") -> ModelInfo:
@@ -126,15 +108,14 @@ class FakeEngine:
         self._known: dict[frozenset[BlockId], LiveResult] = {}
         self._jobs: dict[str, JobView] = {}
         self._cancelled: set[str] = set()
-        self._lock = threading.Lock()
-        self.limits = HOSTED if self.mode == "hosted" else FakeLimits()
+        self.limits = Limits.of(self.mode, {})
         self.example_prompt = "The capital of France is"
         self.example_removed: tuple[str, ...] = ("18.attn", "7.attn")
         self.example_continuation = self._continuation(
             self.example_prompt, PruningPlan(removed=(BlockId(18, "attn"),)), 40
         )
 
-    def metrics(self) -> tuple[Card, ...]:
+    def metrics(self) -> tuple[MetricCard, ...]:
         return CARDS
 
     def table(self, key: str) -> ScoreTable | None:
@@ -173,22 +154,19 @@ class FakeEngine:
                 f"The model {model!r} was asked for.", "The Hub has none of that name.",
                 "Check the spelling, or try demo.",
             )  # fmt: skip
-        return Verdict(model, "0" * 12, "llama", True, "A Llama decoder with 30 layers.",
-                       270_000_000, 700_000_000, "apache-2.0")  # fmt: skip
+        return Verdict(model, "0" * 12, "llama", is_supported=True,
+                       reason="A Llama decoder with 30 layers.", download_bytes=270_000_000,
+                       memory_bytes=700_000_000, license="apache-2.0")  # fmt: skip
 
-    def start_load(self, model: str, *, dtype: str = "auto") -> str:
+    def start_load(self, model: str, *, dtype: str = "auto", owner: str = "") -> str:
         return self._start("load", 20, lambda: self._loaded(model))
 
     def start_score(self, request: ScoreRequest, *, owner: str) -> str:
         return self._start("score", 60, lambda: self._scored(request))
 
     def start_demo(self) -> str:
-        with self._lock:
-            if "demo" in self._jobs:
-                return "demo"
-            self._jobs["demo"] = JobView("demo", "load", "queued")
         steps = max(1, int(self.load_seconds / self.step))
-        return self._start("load", steps, self._demo_ready, job_id="demo")
+        return self._start("load", steps, self._demo_ready)
 
     def job(self, job_id: str) -> JobView | None:
         return self._jobs.get(job_id)
@@ -199,8 +177,8 @@ class FakeEngine:
     def forget(self, owner: str) -> None:
         self.calls.append("forget")
 
-    def _start(self, kind: str, steps: int, finish, job_id: str | None = None) -> str:
-        job_id = job_id or f"job{len(self._jobs)}"
+    def _start(self, kind: str, steps: int, finish) -> str:
+        job_id = f"job{len(self._jobs)}"
         self._jobs[job_id] = JobView(job_id, kind, "running", f"{kind.capitalize()}ing", 0, steps)
         threading.Thread(target=self._work, args=(job_id, steps, finish), daemon=True).start()
         return job_id
@@ -241,14 +219,11 @@ class FakeEngine:
         value = BASELINE
         for b in plan.removed:
             value *= 1.003 * table.get(b, BASELINE) / BASELINE
-        return LiveResult(
-            value, BASELINE, 0.002 if plan.removed else 0.0, 1024, "BoolQ passages", "bfloat16",
-            source,
-        )  # fmt: skip
+        error, text = 0.002 if plan.removed else 0.0, "boolq, 8 x 128 tokens"
+        return LiveResult(value, BASELINE, error, 1016, text, "bfloat16", source)
 
     def _continuation(self, prompt: str, plan: PruningPlan, n: int) -> Continuation:
-        whole = " Paris, the largest city in the country and its centre of art.".split(" ")
-        cut = " Paris, the capital of the city of the city of the city of the".split(" ")
+        whole, cut = WHOLE.split(" "), CUT.split(" ")
         if self.is_hostile:
             whole, cut = [HOSTILE], [HOSTILE + " again"]
         original = " ".join(whole[: n + 1])

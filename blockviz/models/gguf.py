@@ -11,17 +11,19 @@ import logging
 import os
 import shutil
 import sys
-import tempfile
+from collections.abc import Generator
 from pathlib import Path
 
 from blockviz.errors import UnsupportedModel
-from blockviz.models.gguf_header import read_header
+from blockviz.models.gguf_header import GgufHeader, read_header
 from blockviz.sources import child
+from blockviz.sources.turns import Turn
 from blockviz.types import Done, Events, Progress
 
 logger = logging.getLogger(__name__)
 
-_STAGES = ("Starting", "Reading the tokenizer", "Unpacking the weights", "Writing the model")
+_STAGE = "Converting the model"
+_STEPS = ("Starting", "Reading the tokenizer", "Unpacking the weights", "Writing the model")
 _COMPLETE = "blockviz_complete"
 
 
@@ -43,26 +45,35 @@ def convert(gguf: Path, folder: Path) -> Events:
     """Done(folder) with safetensors (float32), tokenizer, chat template, config, generation config.
 
     At once when the folder is there from before. It appears whole or not at all: the files are
-    written beside it and renamed, and of two conversions at a time the first to end wins.
+    written beside it and renamed. Of two processes that ask at once, one converts and one waits.
     """
-    if (folder / _COMPLETE).is_file():
-        yield Done(folder)
-        return
-    header = read_header(gguf)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".convert-", dir=folder.parent) as name:
-        scratch, partial = Path(name), Path(name) / "model"
-        log = scratch / "convert.log"
-        command = [sys.executable, "-m", "blockviz.models.gguf_convert", str(gguf), str(partial)]
-        with child.started(command, log=log, environ=_environ()) as process:
-            for _ in child.ticks(process):
-                done = _stage_reached(log)
-                yield Progress("Converting the model", done, len(_STAGES), _STAGES[done])
-        if process.returncode != 0:
-            _refuse(gguf, str(header.entries.get("general.architecture", "unknown")), log)
-        (partial / _COMPLETE).touch()
-        _put(partial, folder)
+    if not (folder / _COMPLETE).is_file():
+        header = read_header(gguf)
+        turn = Turn(folder)
+        try:
+            scratch = yield from turn.wait(_STAGE)
+            if not (folder / _COMPLETE).is_file():
+                yield from _convert(gguf, folder, scratch, header)
+        finally:
+            turn.release()
     yield Done(folder)
+
+
+def _convert(
+    gguf: Path, folder: Path, scratch: Path, header: GgufHeader
+) -> Generator[Progress, None, None]:
+    partial, log = scratch / "model", scratch / "convert.log"
+    command = [sys.executable, "-m", "blockviz.models.gguf_convert", str(gguf), str(partial)]
+    with child.started(command, log=log, environ=_environ()) as process:
+        for _ in child.ticks(process):
+            done = _stage_reached(log)
+            yield Progress(_STAGE, done, len(_STEPS), _STEPS[done])
+    if process.returncode != 0:
+        _refuse(gguf, str(header.entries.get("general.architecture", "unknown")), log)
+    (partial / _COMPLETE).touch()
+    if folder.exists():
+        shutil.rmtree(folder)  # not complete, or it would have been used
+    partial.rename(folder)
 
 
 def _environ() -> dict[str, str]:
@@ -79,17 +90,7 @@ def _environ() -> dict[str, str]:
 def _stage_reached(log: Path) -> int:
     """The number of `stage` lines that the child has written."""
     count = log.read_text("utf-8", errors="replace").count("\nblockviz stage")
-    return min(count, len(_STAGES) - 1)
-
-
-def _put(partial: Path, folder: Path) -> None:
-    try:
-        partial.rename(folder)
-    except OSError:
-        if (folder / _COMPLETE).is_file():
-            return
-        shutil.rmtree(folder)
-        partial.rename(folder)
+    return min(count, len(_STEPS) - 1)
 
 
 def _refuse(gguf: Path, architecture: str, log: Path) -> None:

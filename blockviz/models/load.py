@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 import transformers
+from safetensors import SafetensorError
 
 from blockviz.errors import BadInput, BadSource, UnsupportedModel
 from blockviz.models.config_check import check_config
@@ -151,7 +152,7 @@ def _load_module(
     folder: Path, name: str, dtype: torch.dtype, device: torch.device
 ) -> torch.nn.Module:
     try:
-        return transformers.AutoModelForCausalLM.from_pretrained(
+        module, found = transformers.AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype,
             device_map=device,
@@ -159,7 +160,14 @@ def _load_module(
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
+            output_loading_info=True,
         )
+    except (SafetensorError, RuntimeError) as error:
+        raise BadSource(
+            f"The weights of {name} were to be loaded.",
+            "A safetensors file is damaged, or does not fit the config.",
+            "Download or write the model again.",
+        ) from error
     except ValueError as error:
         raise UnsupportedModel(
             f"The model {name} was to be loaded.",
@@ -172,6 +180,14 @@ def _load_module(
             "The folder holds no complete safetensors weights.",
             "Only safetensors or GGUF weights are accepted: convert or download them again.",
         ) from error
+    wrong = sorted({*found["missing_keys"], *map(str, found["mismatched_keys"])})
+    if wrong:
+        raise BadSource(
+            f"The weights of {name} were to be loaded.",
+            f"{len(wrong)} tensors are missing or of the wrong shape, such as {wrong[0]}.",
+            "Load a complete checkpoint: with these gone it would run on random numbers.",
+        )
+    return module
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Running a model block by block from any point of the residual stream (the prefix is reused).
 
-Masking block b leaves the stream in front of b unchanged (METHODS R5), so a stage holds what
+Masking block b leaves the stream in front of b unchanged, so a stage holds what
 every layer is called with for one batch, and runs any stretch of layers from a kept stream.
 """
 

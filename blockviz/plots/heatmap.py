@@ -91,8 +91,9 @@ def _laid_out(figure: go.Figure, matrix: MetricMatrix, n_layers: int) -> go.Figu
         autorange="reversed", zeroline=False, fixedrange=True, ticks="", automargin=True,
     )  # fmt: skip
     return figure.update_layout(
-        height=64 + ROW_HEIGHT * len(matrix.metrics), dragmode=False,
-        margin={"l": 8, "r": 4, "t": 24, "b": 26}, font={"color": GREY, "size": 12.5, "family": FONT},
+        height=54 + ROW_HEIGHT * len(matrix.metrics), dragmode=False,
+        margin={"l": 8, "r": 4, "t": 24, "b": 26},
+        font={"color": GREY, "size": 12.5, "family": FONT},
         paper_bgcolor=TRANSPARENT, plot_bgcolor=TRANSPARENT,
         hoverlabel={"bgcolor": "#1c2024", "bordercolor": "#1c2024", "font": {"color": "#f4f2ec"}},
     )  # fmt: skip

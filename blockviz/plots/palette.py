@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-# Eleven equally spaced stops of Cividis (Nunez, Anderton and Renslow 2018, doi
-# 10.1371/journal.pone.0199239): lightness rises evenly, and it reads the same for colour-blind eyes.
+# Eleven equally spaced stops of Cividis (Nunez, Anderton and Renslow 2018,
+# doi 10.1371/journal.pone.0199239): lightness rises evenly, also for colour-blind eyes.
 CIVIDIS: tuple[str, ...] = (
     "#00224e",
     "#123570",

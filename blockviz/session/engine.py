@@ -43,7 +43,12 @@ class Engine:
     """
 
     def __init__(
-        self, mode: str = "local", *, limits: Limits | None = None, example: Example | None = None
+        self,
+        mode: str = "local",
+        *,
+        limits: Limits | None = None,
+        example: Example | None = None,
+        live_text: str = "demo",
     ) -> None:
         self.mode = mode
         self.limits = limits or Limits.of(mode, os.environ)
@@ -54,6 +59,7 @@ class Engine:
         )
         self.lock = ComputeLock()
         self.store = Store()
+        self._live_text = live_text
         self._model: BlockModel | None = None
         self._live: LiveText | None = None
 
@@ -163,7 +169,7 @@ class Engine:
 
     def _load(self, name: str, dtype: str) -> Events:
         model = yield from passing(open_model(name, dtype=dtype))
-        windows = yield from passing(open_live_windows(model))
+        windows = yield from passing(open_live_windows(model, self._live_text))
         live = LiveText(model, windows, self.store, self.example)
         yield from passing(steps(live.measure(PruningPlan()), self.lock))
         self._model, self._live = model, live
@@ -216,8 +222,8 @@ class Engine:
                 f"Use {' or '.join(BUNDLED_TEXTS)}, or run blockviz on your own machine.",
             )
         for value, limit, what in (
-            (request.n_samples, limits.max_samples, "windows"),
-            (request.seq_len, limits.max_seq_len, "tokens a window"),
+            (request.n_samples, limits.n_samples, "windows"),
+            (request.seq_len, limits.seq_len, "tokens a window"),
         ):
             if limit is not None and value > limit:
                 raise OverLimit(

@@ -92,10 +92,9 @@ def live_result(
     )
 
 
-def open_live_windows(model: BlockModel) -> Events:
-    """Done(CalibrationSet): 8 windows of 128 tokens of the demo set's evaluation part."""
-    request = ScoreRequest(
-        n_samples=LIVE_SAMPLES, seq_len=min(LIVE_SEQ_LEN, model.info.max_seq_len)
-    )
+def open_live_windows(model: BlockModel, text: str = "demo") -> Events:
+    """Done(CalibrationSet): 8 windows of 128 tokens of a text's evaluation part."""
+    seq_len = min(LIVE_SEQ_LEN, model.info.max_seq_len)
+    request = ScoreRequest(calibration=text, n_samples=LIVE_SAMPLES, seq_len=seq_len)
     windows = yield from passing(open_windows(model, request, "evaluation"))
     yield Done(windows)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import platform
+from importlib.metadata import version
 
 import torch
-import transformers
 
 import blockviz
 from blockviz.data import build, load_texts
@@ -118,8 +118,8 @@ def provenance_of(model: BlockModel, origin: DataOrigin | None) -> Provenance:
         threads=torch.get_num_threads(),
         versions={
             "blockviz": blockviz.__version__,
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
+            "torch": str(torch.__version__),
+            "transformers": version("transformers"),
             "python": platform.python_version(),
         },
     )

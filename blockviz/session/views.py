@@ -158,10 +158,10 @@ class Limits:
     max_prompt_chars: int | None = None
     max_prompt_tokens: int | None = None
     max_new_tokens: int | None = None
-    max_samples: int | None = None
-    max_seq_len: int | None = None
-    max_upload_bytes: int | None = None
-    max_upload_lines: int | None = None
+    n_samples: int | None = None
+    seq_len: int | None = None
+    upload_bytes: int | None = None
+    upload_lines: int | None = None
     bundled_only: bool = False
 
     @classmethod
@@ -178,9 +178,9 @@ class Limits:
             max_prompt_chars=number("max_prompt_chars", 2000),
             max_prompt_tokens=number("max_prompt_tokens", 512),
             max_new_tokens=number("max_new_tokens", 128),
-            max_samples=number("max_samples", 64),
-            max_seq_len=number("max_seq_len", 512),
-            max_upload_bytes=number("max_upload_bytes", 1 << 20),
-            max_upload_lines=number("max_upload_lines", 2000),
+            n_samples=number("max_samples", 64),
+            seq_len=number("max_seq_len", 512),
+            upload_bytes=number("max_upload_bytes", 1 << 20),
+            upload_lines=number("max_upload_lines", 2000),
             bundled_only=environ.get("BLOCKVIZ_ALLOW_ANY", "") != "1",
         )

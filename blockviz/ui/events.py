@@ -28,11 +28,11 @@ SCORE_INPUTS = ("metrics", "source", "upload", "n_samples", "seq_len", "seed", "
 COMPUTE = {"concurrency_id": "compute", "concurrency_limit": 1, "trigger_mode": "always_last"}
 
 
-def wire(app: gr.Blocks, screen: Screen, engine: Engine, turns: Turns) -> None:
+def wire(app: gr.Blocks, screen: Screen, engine: Engine, turns: Turns, jobs: JobHandlers) -> None:
     """Joins every control to its handler."""
     live = LiveHandlers(engine, turns)
     changes = _plan_events(screen, MapHandlers(engine, turns))
-    opened = _job_events(app, screen, JobHandlers(engine, turns))
+    opened = _job_events(app, screen, jobs)
     wishes = [change.then for change in (*changes, opened)]
     for trigger in (*wishes, screen["pulse"].change, screen["score"].measure):
         screen.listen(

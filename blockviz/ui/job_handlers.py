@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from blockviz.errors import BadInput, BlockvizError
-from blockviz.session.views import JobView, ScoreRequest, Visitor
+from blockviz.session import JobView, Limits, ScoreRequest, Visitor
 from blockviz.types import UNITS, ModelInfo
 from blockviz.ui import inputs, views
 from blockviz.ui.drawing import Drawing
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
 NO_JOBS: dict[str, Any] = {"own": None, "demo": None, "seen": ()}
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 MODES = ("stream", "per_sample")
-HOSTED_TEXTS = (("Demo: Wikipedia passages", "demo"), ("Our own short essays", "own"))
+BUNDLED_TEXTS = (("Demo: Wikipedia passages", "demo"), ("Our own short essays", "own"))
 LOCAL_TEXTS = (
-    *HOSTED_TEXTS,
+    *BUNDLED_TEXTS,
     ("Alpaca (Hub)", "alpaca"),
     ("WikiText-2 (Hub)", "wikitext2"),
     ("C4 (Hub)", "c4"),
@@ -33,9 +34,9 @@ UPLOAD = "upload"
 MAX_SAMPLES, MAX_SEQ_LEN, MAX_SEED = 4096, 32768, 2**32 - 1
 
 
-def texts_for(mode: str) -> tuple[tuple[str, str], ...]:
-    """(label, value) of the calibration texts offered in a mode."""
-    return HOSTED_TEXTS if mode == "hosted" else (*LOCAL_TEXTS, ("Uploaded file", UPLOAD))
+def texts_for(limits: Limits) -> tuple[tuple[str, str], ...]:
+    """(label, value) of the calibration texts offered under these limits."""
+    return BUNDLED_TEXTS if limits.bundled_only else (*LOCAL_TEXTS, ("Uploaded file", UPLOAD))
 
 
 class JobHandlers:
@@ -43,6 +44,8 @@ class JobHandlers:
 
     def __init__(self, engine: Engine, turns: Turns) -> None:
         self.engine, self.turns, self.drawing = engine, turns, Drawing(engine)
+        self._demo: str | None = None
+        self._demo_lock = threading.Lock()
 
     def first_visitor(self) -> Visitor:
         """The finished example that the page opens on."""
@@ -63,7 +66,7 @@ class JobHandlers:
         if linked.removed is not None:
             visitor = visitor.with_removed(linked.removed)
         own = self._known_job(inputs.job_id(kept))
-        jobs = {**NO_JOBS, "own": own.id if own else None, "demo": self._demo_id()}
+        jobs = {**NO_JOBS, "own": own.id if own else None, "demo": self.start_demo()}
         visitor = self._with_result(visitor, own)
         return {
             **self.drawing.everything(visitor, linked.metric, shade),
@@ -107,7 +110,9 @@ class JobHandlers:
         """The Load button."""
         self._refuse_second_job(jobs)
         dtype = inputs.choice(dtype, "The number format", DTYPES)
-        job = self.engine.start_load(inputs.model_id(model, revision), dtype=dtype)
+        job = self.engine.start_load(
+            inputs.model_id(model, revision), dtype=dtype, owner=call.session
+        )
         return self._started(jobs, job)
 
     def score(self, call: Call, jobs: Any, *raw: Any) -> Update:
@@ -153,14 +158,14 @@ class JobHandlers:
     def _ended(self, visitor: Visitor, job: JobView, metric: Any, shade: Any) -> Update:
         if job.state == "failed":
             return {"error": error_view(job.error or "The job failed. Nothing was lost.")}
-        if job.result is None:
+        if job.result is None and job.partial is None:
             return {}
         changed = self._with_result(visitor, job)
         return self.drawing.everything(changed, metric, shade)
 
     def _with_result(self, visitor: Visitor, job: JobView | None) -> Visitor:
         """The visitor on what a finished job made: another model, or another score table."""
-        result = job.result if job else None
+        result = (job.result or job.partial) if job else None
         if isinstance(result, ModelInfo) and visitor.model_key != self.engine.model_key:
             first = self.first_visitor()
             is_same = first.table_key and first.table_key == visitor.table_key
@@ -173,7 +178,8 @@ class JobHandlers:
 
     def _request(self, metrics: Any, source: Any, upload: Any, n_samples: Any, seq_len: Any,
                  seed: Any, mode: Any, unit: Any) -> ScoreRequest:  # fmt: skip
-        limits, offered = self.engine.limits, [value for _, value in texts_for(self.engine.mode)]
+        limits = self.engine.limits
+        offered = [value for _, value in texts_for(limits)]
         source = inputs.choice(source, "The calibration text", offered)
         if source == UPLOAD and not isinstance(upload, str):
             raise BadInput(
@@ -213,8 +219,13 @@ class JobHandlers:
     def _known_job(self, job_id: str | None) -> JobView | None:
         return self.engine.job(job_id) if job_id else None
 
-    def _demo_id(self) -> str | None:
-        return None if self.engine.is_ready else self.engine.start_demo()
+    def start_demo(self) -> str | None:
+        """The job that loads the demo model: one for all pages, again if it failed."""
+        with self._demo_lock:
+            job = self._known_job(self._demo)
+            if not self.engine.is_ready and (job is None or job.is_over):
+                self._demo = self.engine.start_demo()
+            return self._demo
 
 
 def _own(jobs: Any) -> str | None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-import logging
 import os
+import sys
 from typing import TYPE_CHECKING, Literal
 
 import gradio as gr
@@ -24,7 +24,6 @@ from blockviz.ui.turns import Turns
 if TYPE_CHECKING:
     from blockviz.session import Engine
 
-logger = logging.getLogger(__name__)
 Mode = Literal["local", "hosted"]
 # Not a secret: it only keeps a page's job id apart from other apps' entries in the same browser.
 BROWSER_KEY = "blockviz-page"
@@ -46,6 +45,10 @@ def mode_for(host: str, wanted: str | None = None) -> Mode:
 
 def build_app(engine: Engine) -> gr.Blocks:
     """The page on `engine`, its first paint taken from the bundled example."""
+    return _assembled(engine)[0]
+
+
+def _assembled(engine: Engine) -> tuple[gr.Blocks, JobHandlers]:
     screen, turns = Screen(), Turns()
     jobs = JobHandlers(engine, turns)
     visitor = jobs.first_visitor()
@@ -62,15 +65,22 @@ def build_app(engine: Engine) -> gr.Blocks:
             with gr.Tab("Learn", id="learn"):
                 build_learn()
         _first_paint(screen, engine, jobs)
-        wire(app, screen, engine, turns)
-    return app
+        wire(app, screen, engine, turns, jobs)
+    return app, jobs
 
 
 def serve(engine: Engine, host: str, port: int) -> None:
     """Blocks until stopped. Prints the address; never opens a tunnel."""
-    app = build_app(engine)
+    app, jobs = _assembled(engine)
     app.queue(max_size=64, default_concurrency_limit=1)
-    app.launch(server_name=host, server_port=port, **launch_settings(engine))
+    settings = launch_settings(engine)
+    _, address, _ = app.launch(
+        server_name=host, server_port=port, prevent_thread_lock=True, **settings
+    )
+    jobs.start_demo()
+    sys.stdout.write(f"blockviz ({engine.mode} mode) is at {address}\n")
+    sys.stdout.flush()
+    app.block_thread()
 
 
 def launch_settings(engine: Engine) -> dict[str, object]:
@@ -78,6 +88,7 @@ def launch_settings(engine: Engine) -> dict[str, object]:
     upload = engine.limits.upload_bytes
     return {
         "share": False,
+        "quiet": True,
         "show_error": False,
         "max_file_size": upload or "64mb",
         "run_history": False,
@@ -112,6 +123,11 @@ def _first_paint(screen: Screen, engine: Engine, jobs: JobHandlers) -> None:
         component = screen[name]
         if isinstance(component, (gr.HTML, gr.Plot)):
             component.value = component.postprocess(value)
+        elif isinstance(component, gr.Dropdown):
+            component.choices = [c if isinstance(c, tuple) else (c, c) for c in value["choices"]]
+            component.value = component.postprocess(value["value"])
+        elif isinstance(component, gr.Button):
+            component.interactive = value["interactive"]
 
 
 def _is_loopback(host: str) -> bool:

@@ -10,8 +10,8 @@ WORDS = (
     ("Residual stream", "The row of numbers per token that every block reads from and adds to."),
     (
         "Block",
-        "One addition to that stream: a layer's attention (7.attn) or its MLP (7.mlp), counted from "
-        "0. Without it the stream simply passes by.",
+        "One addition to that stream: a layer's attention (7.attn) or its MLP (7.mlp), counted "
+        "from 0. Without it the stream simply passes by.",
     ),
     (
         "Perplexity",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from blockviz.session.views import Continuation, Visitor
+from blockviz.session import Continuation, Visitor
 from blockviz.types import Done, Events, Progress
 from blockviz.ui import inputs, views
 from blockviz.ui.drawing import Drawing, said
@@ -31,10 +31,14 @@ class LiveHandlers:
         self, call: Call, visitor: Visitor, prompt: Any, n_new: Any, is_chat: Any, shade: Any
     ) -> Iterator[Update]:
         """After a change: the perplexity, then the text, unless a newer change comes."""
+        self.drawing.check_model(visitor)
         turn = self.turns.newest(call.session)
         yield self.drawing.heat(visitor, shade)
         yield from self._measured(call.session, turn, visitor)
-        if prompt and not self.turns.is_over(call.session, turn):
+        bundled = None if is_chat is True else self._bundled(visitor, prompt)
+        if bundled is not None:
+            yield {"texts": views.texts(bundled, visitor)}
+        elif prompt and not self.turns.is_over(call.session, turn):
             yield from self._written(call.session, turn, visitor, prompt, n_new, is_chat)
 
     def write(
@@ -63,10 +67,6 @@ class LiveHandlers:
         prompt = inputs.text(prompt, "The prompt", max_chars=limits.max_prompt_chars)
         most = limits.max_new_tokens or MAX_NEW_TOKENS
         n_new = inputs.whole(n_new, "The number of new tokens", low=1, high=most)
-        bundled = self._bundled(visitor, prompt)
-        if bundled is not None:
-            yield {"texts": views.texts(bundled, visitor)}
-            return
         if not self.engine.is_ready:
             note = "The model is still loading; this is written as soon as it is ready."
             yield {"texts": views.texts(None, visitor, note=note)}
@@ -76,12 +76,12 @@ class LiveHandlers:
         )
         yield from self._run(session, turn, visitor, WRITING, events)
 
-    def _bundled(self, visitor: Visitor, prompt: str) -> Continuation | None:
-        """The example's text, as long as the screen still shows the example."""
+    def _bundled(self, visitor: Visitor, prompt: Any) -> Continuation | None:
+        """The example's text while the screen shows the example: a class opens it for nothing."""
         written = self.engine.example_continuation
         is_same = set(visitor.removed) == set(self.engine.example_removed)
         is_example = is_same and prompt == self.engine.example_prompt
-        return written if is_example and not self.engine.is_ready else None
+        return written if is_example else None
 
     def _run(
         self, session: str, turn: int, visitor: Visitor, label: str, events: Events
@@ -106,7 +106,7 @@ def shown(event: Progress | Done, visitor: Visitor, label: str, seconds: float) 
         update: Update = {"work": views.lane("done", f"{label}: done", seconds=seconds)}
         product: object = event.result
     else:
-        stage = event.stage or label
+        stage = event.stage[:1].upper() + event.stage[1:] or label
         lane = views.lane("running", stage, done=event.done, total=event.total, seconds=seconds)
         update, product = {"work": lane}, event.partial
     if isinstance(product, Continuation):

@@ -26,34 +26,34 @@ EXAMPLES = (
 
 def build_drawer(screen: Screen, engine: Engine) -> None:
     """Closed at first: the page opens on a finished example."""
-    is_hosted = engine.mode == "hosted"
+    is_bundled_only = engine.limits.bundled_only
     with (
         gr.Accordion("Model, text and metrics", open=False, elem_id="drawer"),
         gr.Row(elem_id="drawer-columns"),
     ):
         with gr.Column(elem_classes=["bv-panel"], min_width=280):
-            _model_column(screen, is_hosted=is_hosted)
+            _model_column(screen, is_bundled_only=is_bundled_only)
         with gr.Column(elem_classes=["bv-panel"], min_width=280):
             _text_column(screen, engine)
 
 
-def _model_column(screen: Screen, *, is_hosted: bool) -> None:
+def _model_column(screen: Screen, *, is_bundled_only: bool) -> None:
     note = (
         "This shared page runs the demo model only; run blockviz on your own machine for others."
-        if is_hosted
+        if is_bundled_only
         else "Pick an example or name a model, check what it would cost, then load it."
     )
     heading("Model", note)
-    examples = EXAMPLES[:1] if is_hosted else EXAMPLES
+    examples = EXAMPLES[:1] if is_bundled_only else EXAMPLES
     screen.add("example", gr.Radio(examples, value="demo", label="Examples", elem_id="example"))
     screen.add("model", gr.Textbox(
         "demo", label="Model id, folder or .gguf file", max_lines=1, elem_id="model",
-        interactive=not is_hosted,
+        interactive=not is_bundled_only,
     ))  # fmt: skip
     with gr.Row():
         screen.add("revision", gr.Textbox(
             label="Revision", placeholder="main", max_lines=1, min_width=120, elem_id="revision",
-            interactive=not is_hosted,
+            interactive=not is_bundled_only,
         ))  # fmt: skip
         screen.add("dtype", gr.Dropdown(
             list(DTYPES), value="auto", label="Number format", min_width=120, elem_id="dtype"
@@ -66,9 +66,9 @@ def _model_column(screen: Screen, *, is_hosted: bool) -> None:
 
 
 def _text_column(screen: Screen, engine: Engine) -> None:
-    is_hosted, limits = engine.mode == "hosted", engine.limits
+    limits = engine.limits
     heading("Text and metrics", "Blocks are scored on this text; more of it gives steadier ranks.")
-    sources = list(texts_for(engine.mode))
+    sources = list(texts_for(limits))
     screen.add("source", gr.Dropdown(
         sources, value="demo", label="Calibration text", elem_id="source"
     ))  # fmt: skip
@@ -98,7 +98,7 @@ def _text_column(screen: Screen, engine: Engine) -> None:
     with gr.Row(elem_classes=["bv-actions"]):
         screen.add("start_score", gr.Button("Score", variant="primary", elem_id="start-score"))
     screen["upload"].visible = False
-    if not is_hosted:
+    if not limits.bundled_only:
         screen["source"].input(
             lambda source: gr.update(visible=source == UPLOAD), screen["source"], screen["upload"],
             queue=False, api_visibility="private", show_progress="hidden",

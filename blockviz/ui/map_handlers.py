@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from blockviz.errors import BlockvizError
 from blockviz.plots import SHADES
-from blockviz.session.views import Visitor
+from blockviz.session import Visitor
 from blockviz.ui import inputs, views
 from blockviz.ui.drawing import Drawing
 from blockviz.ui.screen import Call, Update, failure
@@ -65,6 +65,7 @@ class MapHandlers:
     def _change(
         self, call: Call, visitor: Visitor, raw: Any, metric: Any, shade: Any, seq: int | None
     ) -> Update:
+        self.drawing.check_model(visitor)
         try:
             removed = inputs.removed_blocks(raw, self.engine.info)
         except BlockvizError as error:

@@ -5,9 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from blockviz.plots import Shade, cividis, ramp, scores_of
-from blockviz.session.views import Continuation, JobView, LiveResult, Sizes, Verdict, Visitor
+from blockviz.session import Continuation, JobView, LiveResult, Sizes, Verdict, Visitor
 from blockviz.types import BlockId, ModelInfo, ScoreTable
-from blockviz.ui.words import count, duration, grouped, percent, short, short_dtype, size
+from blockviz.ui.words import (
+    TIMES,
+    UNKNOWN,
+    count,
+    duration,
+    grouped,
+    percent,
+    short,
+    short_dtype,
+    size,
+)
 
 View = dict[str, Any]
 NO_LANE: View = {"state": "idle", "text": "", "progress": None, "label": ""}
@@ -26,11 +36,12 @@ def header(info: ModelInfo, table: ScoreTable | None, mode: str) -> View:
         info.quantisation,
     ]
     data = table.provenance.data if table else None
+    partial = ", partial" if table and table.is_partial else ""
     return {
         "model": info.name,
         "model_facts": " · ".join(f for f in facts if f),
-        "data": f"{data.n_samples} × {data.seq_len} tokens" if data else "",
-        "data_facts": f"{data.dataset}, seed {data.seed}" if data else "",
+        "data": f"{data.n_samples} {TIMES} {data.seq_len} tokens" if data else "",
+        "data_facts": f"{data.dataset}, seed {data.seed}{partial}" if data else "",
         "mode": mode,
     }
 
@@ -61,8 +72,9 @@ def _source(live: LiveResult) -> str:
 
 def _perplexity(live: LiveResult | None, *, is_known: bool) -> View:
     if live is None:
-        return {"perplexity": "–", "rise": "", "rise_tone": "", "data": ""}
-    data = f"{grouped(live.n_tokens)} tokens of {live.data}, {short_dtype(live.dtype)}"
+        return {"perplexity": UNKNOWN, "rise": "", "rise_tone": "", "data": ""}
+    text = live.data.replace(" x ", f" {TIMES} ")
+    data = f"{text}, {grouped(live.n_tokens)} scored, {short_dtype(live.dtype)}"
     if not is_known:
         return {"perplexity": f"{short(live.baseline)} → …", "rise": "", "rise_tone": "",
                 "data": data}  # fmt: skip
@@ -130,7 +142,8 @@ def block_panel(
     damage = table.metrics.get("ppl") if table else None
     cost = scores_of(damage, block) if damage else None
     if cost and damage and damage.baseline:
-        lead += f" · if cut alone: perplexity {short(cost[1])} ({percent(cost[1] / damage.baseline - 1)})"
+        rise = percent(cost[1] / damage.baseline - 1)
+        lead += f" · if cut alone: perplexity {short(cost[1])} ({rise})"
     rows = []
     for scores in table.metrics.values() if table else ():
         found = scores_of(scores, block)
@@ -179,7 +192,7 @@ def readings(cards: tuple[Any, ...], shown: tuple[str, ...]) -> View:
             {
                 "title": card.title,
                 "meaning": card.meaning,
-                "direction": f"Low = {card.low_means}.",
+                "direction": "Low = removable.",
                 "reference": card.reference,
             }
             for card in cards
@@ -192,20 +205,29 @@ def texts(written: Continuation | None, visitor: Visitor, *, note: str = "") -> 
     """Both continuations, each as (before, first difference, after)."""
     written = written or Continuation(prompt="")
     plan = ", ".join(visitor.plan().shown())
+    parting = written.first_difference
+    if not written.is_complete:
+        parting = _parting(written.original, written.pruned)
     said = note or written.note
-    if written.is_complete and not said:
-        same = "Both texts are the same so far as they go."
-        said = same if written.first_difference is None else "First difference marked."
+    if written.is_complete:
+        end = "both texts are the same" if parting is None else "first difference marked"
+        said = " \u00b7 ".join(filter(None, (said, end)))
     return {
         "prompt": written.prompt,
-        "original": _pieces(written.original, written.first_difference),
-        "pruned": _pieces(written.pruned, written.first_difference),
+        "original": _pieces(written.original, parting),
+        "pruned": _pieces(written.pruned, parting),
         "plan": f"without {plan}"
         if plan and len(plan) < 60
         else f"{len(visitor.removed)} blocks cut",
         "note": said,
         "is_busy": bool(written.prompt) and not written.is_complete,
     }
+
+
+def _parting(original: str, pruned: str) -> int | None:
+    """Where two texts that are still being written part so far."""
+    pairs = enumerate(zip(original, pruned, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), None)
 
 
 def _pieces(text: str, start: int | None) -> list[str]:
@@ -253,7 +275,7 @@ def job_lane(job: JobView | None) -> View:
     if job is None:
         return NO_LANE
     if job.state == "queued":
-        ahead = f", {job.queue_position} ahead" if job.queue_position else ""
+        ahead = f", number {job.queue_position} in line" if job.queue_position else ""
         return lane("queued", f"Queued{ahead}")
     what = job.stage or job.kind.capitalize()
     if job.state == "running":

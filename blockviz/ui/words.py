@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-THIN = "\u202f"
+THIN = "\u202f"  # narrow no-break space
+MINUS = "\u2212"
+TIMES = "\u00d7"
+UNKNOWN = "\u2013"
 
 
 def grouped(number: float) -> str:
@@ -14,21 +17,21 @@ def short(number: float) -> str:
     """Four significant digits at most, and no exponent below a million: `33.1`, `1 204`."""
     size = abs(number)
     if size >= 1e6:
-        return f"{number:.2e}".replace("-", "−")
+        return f"{number:.2e}".replace("-", MINUS)
     if size >= 1000:
         return grouped(number)
     digits = 1 if size >= 10 else 2 if size >= 1 else 3 if size >= 0.1 else 4
-    return f"{number:.{digits}f}".replace("-", "−")
+    return f"{number:.{digits}f}".replace("-", MINUS)
 
 
 def percent(share: float, *, digits: int = 1) -> str:
-    """Signed: `−11.9 %`, `+0.6 %`, `0 %`."""
+    """Signed: minus or plus 11.9 %, `0 %`."""
     if round(abs(share) * 100, digits) == 0:
         return f"0{THIN}%"
     if abs(share) >= 10:
         digits = 0
     text = f"{abs(share) * 100:,.{digits}f}".replace(",", THIN)
-    return f"{'−' if share < 0 else '+'}{text}{THIN}%"
+    return f"{MINUS if share < 0 else '+'}{text}{THIN}%"
 
 
 def count(number: float) -> str:

@@ -1,0 +1,87 @@
+"""What the command line shows: a progress bar on stderr, a table on stdout, JSON in a file."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from blockviz.types import Done, Events
+
+
+class Stopped(Exception):
+    """Ctrl-C came; `partial` is what had been computed."""
+
+    def __init__(self, partial: Any) -> None:
+        super().__init__("stopped")
+        self.partial = partial
+
+
+def drain(events: Events) -> Any:
+    """The result of a task, its progress on stderr when that is a terminal. Stopped on Ctrl-C."""
+    partial: Any = None
+    bar: tqdm | None = None
+    try:
+        with contextlib.closing(events):
+            for event in events:
+                if isinstance(event, Done):
+                    return event.result
+                partial = event.partial if event.partial is not None else partial
+                bar = _advance(bar, event.stage, event.done, event.total, event.note)
+    except KeyboardInterrupt as stop:
+        raise Stopped(partial) from stop
+    finally:
+        if bar is not None:
+            bar.close()
+    raise RuntimeError("the task ended without a result")
+
+
+def _advance(bar: tqdm | None, stage: str, done: float, total: float, note: str) -> tqdm:
+    if bar is None or bar.desc != f"{stage}: ":
+        if bar is not None:
+            bar.close()
+        quiet = not sys.stderr.isatty()
+        bar = tqdm(desc=stage, total=total or None, disable=quiet, leave=False, file=sys.stderr)
+        bar.desc = f"{stage}: "
+    bar.set_postfix_str(note, refresh=False)
+    bar.update(done - bar.n)
+    return bar
+
+
+def say(text: str = "") -> None:
+    """One line on stdout."""
+    sys.stdout.write(text + "\n")
+
+
+def complain(text: str) -> None:
+    """One line on stderr."""
+    sys.stderr.write(text + "\n")
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A plain table on stdout: the first column to the left, the others to the right."""
+    widths = [max(len(r[i]) for r in (head, *rows)) for i in range(len(head))]
+    for row in (head, *rows):
+        first = row[0].ljust(widths[0])
+        rest = [c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)]
+        say("  ".join([first, *rest]).rstrip())
+
+
+def write_json(path: Path | None, data: Mapping[str, Any]) -> None:
+    """`data` as a JSON file that appears whole or not at all."""
+    if path is None:
+        return
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        text = json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False)
+        partial.write_text(text + "\n", encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    say(f"Written: {path}")

@@ -1,0 +1,76 @@
+"""Regenerates the finished example that the app opens on: `python -m blockviz.make_assets`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+
+from blockviz.cli.console import drain, say
+from blockviz.evaluate import Perplexity, measure_perplexity
+from blockviz.models.model import BlockModel
+from blockviz.session.example import EXAMPLE_PATH, Example, live_key
+from blockviz.session.live import open_live_windows
+from blockviz.session.opening import open_model
+from blockviz.session.scoring import score_request
+from blockviz.session.views import Limits, ScoreRequest
+from blockviz.session.writing import write_pair
+from blockviz.store import Store
+from blockviz.types import BlockId, CalibrationSet, PruningPlan
+
+# The first page shows what two cuts do: few enough to read on, enough to see the text change.
+REMOVED = ("18.attn", "7.attn", "14.mlp")
+PROMPT = "The capital of France is"
+N_NEW_TOKENS = 40
+DIGITS = 7
+
+
+def main() -> int:
+    """Scores, single cuts and texts of the demo model in bfloat16, written to assets."""
+    model: BlockModel = drain(open_model("demo", dtype="bfloat16"))
+    windows: CalibrationSet = drain(open_live_windows(model))
+    plan = PruningPlan(removed=tuple(BlockId.parse(b) for b in REMOVED))
+    cuts = [
+        (),
+        plan.removed,
+        *((b,) for b in (*model.info.units("block"), *model.info.units("layer"))),
+    ]
+    live = {}
+    for n, cut in enumerate(cuts):
+        say(f"live perplexity {n + 1} of {len(cuts)}")
+        found = drain(measure_perplexity(model, windows, removed=cut, batch_tokens=512))
+        nll = tuple(round(x, DIGITS) for x in found.window_nll)
+        live[live_key(cut)] = Perplexity(nll, found.n_tokens)
+    pair = drain(
+        write_pair(
+            model, PROMPT, plan, Store(), Limits(), max_new_tokens=N_NEW_TOKENS, is_chat=False
+        )
+    )
+    say("scores")
+    table = drain(score_request(model, ScoreRequest()))
+    scores = {name: replace(s, seconds=round(s.seconds, 1)) for name, s in table.metrics.items()}
+    example = Example(
+        info=model.info,
+        table=replace(table, metrics=scores),
+        origin=windows.origin,
+        live=live,
+        removed=REMOVED,
+        continuation=pair,
+    )
+    text = json.dumps(_rounded(example.to_json()), indent=1, ensure_ascii=False)
+    EXAMPLE_PATH.write_text(text + "\n", encoding="utf-8")
+    say(f"Written: {EXAMPLE_PATH.name}, {len(text):,} characters")
+    return 0
+
+
+def _rounded(value: object) -> object:
+    """The same JSON with floats of 7 significant digits: what bfloat16 says, and a small file."""
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}")
+    if isinstance(value, dict):
+        return {k: _rounded(v) for k, v in value.items()}
+    return [_rounded(v) for v in value] if isinstance(value, list) else value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""A served app and pages that fail their test on a script error or a foreign host."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from fake_engine import FakeEngine
+
+from blockviz.ui.launch import build_app, launch_settings
+
+WAIT_MS = 20_000
+
+
+@dataclass(frozen=True)
+class Served:
+    url: str
+    engine: Any
+
+
+def launch(engine: Any) -> tuple[Any, Served]:
+    """A running app on a free port of this machine."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    app = build_app(engine)
+    app.queue(max_size=64, default_concurrency_limit=1)
+    settings = launch_settings(engine)
+    app.launch(server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, **settings)
+    return app, Served(f"http://127.0.0.1:{port}/", engine)
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Served]]:
+    apps = []
+
+    def start(**settings: Any) -> Served:
+        app, served = launch(FakeEngine(**{"step": 0.01, "load_seconds": 0.1, **settings}))
+        apps.append(app)
+        return served
+
+    yield start
+    for app in apps:
+        app.close()
+
+
+@pytest.fixture
+def visit(browser: Any) -> Iterator[Callable[..., Any]]:
+    """Opens an address in a context of its own; `context` reuses another page's."""
+    contexts, problems = [], []
+
+    def open_page(served: Served, query: str = "", *, context: Any = None, **options: Any) -> Any:
+        if context is None:
+            options = {"viewport": {"width": 1440, "height": 900}, **options}
+            context = browser.new_context(**options)
+            context.set_default_timeout(WAIT_MS)
+            contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: problems.append(f"script error: {error}"))
+        page.on("request", lambda request: _check_host(request.url, problems))
+        page.goto(served.url + query)
+        page.locator('[data-block="0.attn"]').wait_for()
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert problems == []
+
+
+def _check_host(url: str, problems: list[str]) -> None:
+    parts = urlsplit(url)
+    if parts.scheme in ("http", "https", "ws", "wss") and parts.hostname != "127.0.0.1":
+        problems.append(f"foreign host: {parts.hostname}")

@@ -1,0 +1,257 @@
+"""The engine behind the screens, on a tiny model: plans never mix, work gives way, limits hold."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+from blockviz.errors import BadInput, BadPlan, BadSource, OverLimit, UnknownName
+from blockviz.evaluate import Perplexity, measure_perplexity
+from blockviz.session import Continuation, Engine, JobView, ScoreRequest, Sizes, Visitor
+from blockviz.session.example import Example, live_key
+from blockviz.session.scoring import score_windows
+from blockviz.session.writing import first_difference
+from blockviz.types import BlockId, Done, Progress, PruningPlan, run
+
+PLAN = PruningPlan(removed=(BlockId(1, "attn"), BlockId(2, "mlp")))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "tiny-llama"
+    tiny.module(*tiny.CASES["llama"]).save_pretrained(path)
+    tiny.tokenizer().save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def example() -> Example:
+    """An example of a model that is not the one which the tests load."""
+    model = tiny.model("mistral")
+    windows = tiny.windows()
+    table = run(score_windows(model, windows, (), ScoreRequest()))
+    live = {
+        live_key(cut): run(measure_perplexity(model, windows, removed=cut))
+        for cut in ((), (BlockId(0, "attn"),))
+    }
+    pair = Continuation("w1", "w2", "w3", 0, is_complete=True)
+    return Example(model.info, table, windows.origin, live, ("0.attn",), pair)
+
+
+@pytest.fixture(scope="module")
+def engine(folder: Path, example: Example) -> Iterator[Engine]:
+    made = Engine(example=example, live_text="own")
+    job = made.start_load(str(folder), dtype="float32")
+    view = made.jobs.wait(job, 120)
+    assert view.state == "done", view.error
+    yield made
+    made.close()
+
+
+def test_before_the_weights_are_there_the_example_answers(example: Example) -> None:
+    engine = Engine(example=example)
+    cut = PruningPlan(removed=(BlockId(0, "attn"),))
+    found = engine.known(cut)
+    assert found.source == "bundled"
+    assert found.perplexity == example.live[("0.attn",)].value
+    assert found.baseline == example.live[()].value
+    assert engine.known(PLAN) is None
+    assert not engine.is_ready
+    assert engine.table("example") is example.table
+    with pytest.raises(BadSource, match="not in memory yet"):
+        engine.measure(PLAN)
+
+
+def test_the_example_survives_its_json(example: Example) -> None:
+    data = json.loads(json.dumps(example.to_json()))
+    assert Example.from_json(data).to_json() == data
+
+
+def test_another_model_takes_the_examples_place(engine: Engine, example: Example) -> None:
+    assert engine.is_ready
+    assert engine.info.name != example.info.name
+    assert engine.table("example") is None
+    assert engine.example_continuation is None
+
+
+def test_measured_perplexity_is_that_of_the_pruned_model(engine: Engine) -> None:
+    found = run(engine.measure(PLAN))
+    assert found.source == "measured"
+    pruned = engine._model.prune(PLAN)
+    windows = engine._live._windows
+    by_pruning = run(measure_perplexity(pruned, windows))
+    dense = run(measure_perplexity(engine._model, windows))
+    assert found.perplexity == pytest.approx(by_pruning.value, rel=1e-5)
+    assert found.baseline == pytest.approx(dense.value, rel=1e-6)
+    assert found.rise == pytest.approx(by_pruning.value / dense.value - 1, rel=1e-4)
+    paired = [a - b for a, b in zip(by_pruning.window_nll, dense.window_nll, strict=True)]
+    error = torch.tensor(paired).double().std().item() / len(paired) ** 0.5
+    assert found.rise_stderr == pytest.approx(error, rel=1e-3)
+
+
+def test_a_plan_is_measured_once_in_whatever_order_it_was_made(engine: Engine) -> None:
+    plan = PruningPlan(removed=(BlockId(3, "mlp"), BlockId(0, "attn")))
+    assert engine.known(plan) is None
+    first = run(engine.measure(plan))
+    again = PruningPlan(removed=tuple(reversed(plan.removed)))
+    assert engine.known(again).source == "stored"
+    assert engine.known(again).perplexity == first.perplexity
+
+
+def test_two_visitors_at_once_never_mix(engine: Engine) -> None:
+    """Plans measured by threads in each other's way equal the same plans measured alone."""
+    plans = [PruningPlan(removed=(BlockId(i, p),)) for i in range(4) for p in ("attn", "mlp")]
+    windows = engine._live._windows
+    alone = [
+        run(measure_perplexity(engine._model, windows, removed=p.removed)).value for p in plans
+    ]
+    together: dict[int, float] = {}
+
+    def visit(i: int) -> None:
+        together[i] = run(engine.measure(plans[i])).perplexity
+
+    threads = [threading.Thread(target=visit, args=(i,)) for i in range(len(plans))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert [together[i] for i in range(len(plans))] == pytest.approx(alone, rel=1e-6)
+
+
+def test_a_score_job_ends_in_a_table(engine: Engine) -> None:
+    request = ScoreRequest(metrics=("bi", "ppl"), calibration="own", n_samples=3, seq_len=32)
+    view = engine.jobs.wait(engine.start_score(request, owner="me"), 60)
+    assert view.state == "done", view.error
+    table = engine.table(view.result["table_key"])
+    assert set(table.metrics) == {"bi", "ppl"}
+    assert not table.is_partial
+    assert engine.table("no such key") is None
+
+
+def wait_until(engine: Engine, job: str, is_so: Callable[[JobView], bool]) -> None:
+    while not is_so(engine.job(job)):
+        assert not engine.job(job).is_over, engine.job(job).error
+        time.sleep(0.005)
+
+
+def test_a_toggle_goes_before_a_running_score_job(engine: Engine) -> None:
+    request = ScoreRequest(
+        metrics=("ppl",), calibration="own", n_samples=60, seq_len=64, engine="reference"
+    )
+    job = engine.start_score(request, owner="me")
+    wait_until(engine, job, lambda view: view.done >= 2)
+    run(engine.measure(PruningPlan(removed=(BlockId(0, "layer"),))))
+    view = engine.job(job)
+    assert view.state == "running", "the job ended before the toggle was answered"
+    engine.cancel(job)
+    view = engine.jobs.wait(job, 30)
+    assert view.state == "cancelled"
+    assert view.done < view.total
+
+
+def test_cancelled_scores_are_kept_as_partial(engine: Engine) -> None:
+    request = ScoreRequest(
+        metrics=("ppl",), calibration="own", n_samples=60, seq_len=64, engine="reference"
+    )
+    job = engine.start_score(request, owner="me")
+    wait_until(engine, job, lambda view: view.partial is not None)
+    engine.cancel(job)
+    view = engine.jobs.wait(job, 30)
+    table = engine.table(view.partial["table_key"])
+    assert table.is_partial
+    assert 0 < table.provenance.data.n_samples < 60
+
+
+def test_both_texts_are_streamed_and_kept(engine: Engine) -> None:
+    events = list(engine.write("w1 w2 w3", PLAN, max_new_tokens=5))
+    partial = [e.partial for e in events if isinstance(e, Progress)]
+    assert [len(p.original.split()) for p in partial][:5] == [1, 2, 3, 4, 5]
+    pair = events[-1].result
+    assert pair.is_complete
+    assert pair.first_difference == first_difference(pair.original, pair.pruned)
+    again = list(engine.write("w1 w2 w3", PLAN, max_new_tokens=5))
+    assert len(again) == 1
+    assert isinstance(again[0], Done)
+    assert again[0].result == pair
+
+
+def test_first_difference_by_hand() -> None:
+    assert first_difference("abc", "abd") == 2
+    assert first_difference("abc", "abc") is None
+    assert first_difference("ab", "abc") == 2
+    assert first_difference("", "") is None
+
+
+def test_requests_are_refused_before_they_become_jobs(engine: Engine) -> None:
+    with pytest.raises(UnknownName, match="Did you mean 'ppl'"):
+        engine.start_score(ScoreRequest(metrics=("pll",)), owner="me")
+    with pytest.raises(BadInput, match="no such unit"):
+        engine.start_score(ScoreRequest(unit="head"), owner="me")
+    with pytest.raises(BadPlan, match="layers 0 to 3"):
+        engine.sizes(PruningPlan(removed=(BlockId(9, "attn"),)))
+
+
+def test_hosted_mode_takes_bundled_parts_within_its_limits(example: Example) -> None:
+    engine = Engine("hosted", example=example)
+    for model in ("owner/name", "/etc", "x.gguf"):
+        with pytest.raises(OverLimit, match="demo model only"):
+            engine.start_load(model)
+        with pytest.raises(OverLimit, match="demo model only"):
+            engine.inspect(model)
+    with pytest.raises(OverLimit, match="bundled texts only"):
+        engine.start_score(ScoreRequest(calibration="/etc/passwd"), owner="me")
+    with pytest.raises(OverLimit, match="65 windows"):
+        engine.start_score(ScoreRequest(n_samples=65), owner="me")
+    with pytest.raises(OverLimit, match="513 tokens a window"):
+        engine.start_score(ScoreRequest(seq_len=513), owner="me")
+
+
+def test_hosted_limits_hold_for_texts(folder: Path, example: Example) -> None:
+    local = Engine(example=example, live_text="own")
+    local.jobs.wait(local.start_load(str(folder)), 120)
+    hosted = Engine("hosted", example=example)
+    hosted._model, hosted._live = local._model, local._live
+    with pytest.raises(OverLimit, match="2001 characters"):
+        run(hosted.write("x" * 2001, PLAN))
+    with pytest.raises(OverLimit, match="129 new tokens"):
+        run(hosted.write("w1", PLAN, max_new_tokens=129))
+    with pytest.raises(OverLimit, match="600 tokens in the prompt"):
+        run(hosted.write("w1 " * 600, PLAN, max_new_tokens=1))
+
+
+def test_undo_redo_reset() -> None:
+    visitor = Visitor().with_removed(("1.attn",)).with_removed(("1.attn", "2.mlp"))
+    assert visitor.undo().removed == ("1.attn",)
+    assert visitor.undo().redo() == visitor
+    assert visitor.reset().removed == ()
+    assert visitor.reset().undo().removed == visitor.removed
+    assert Visitor().undo() == Visitor()
+    assert visitor.undo().with_removed(("3.mlp",)).redo().removed == ("3.mlp",)
+
+
+def test_sizes_by_hand(engine: Engine) -> None:
+    info = engine.info
+    sizes = Sizes.of(info, PruningPlan(removed=(BlockId(0, "layer"), BlockId(2, "attn"))))
+    attn, mlp = info.blocks[0].n_parameters, info.blocks[1].n_parameters
+    # attention: q 32x32+32, k and v 32x16+16 each, o 32x32+32, norm 32; MLP: 3 x 32x48 + 48+48+32
+    assert attn == 2 * (32 * 32 + 32) + 2 * (32 * 16 + 16) + 32
+    assert mlp == 3 * 32 * 48 + 48 + 48 + 32 + 32
+    assert (sizes.n_attn_cut, sizes.n_mlp_cut, sizes.n_kept) == (2, 1, 5)
+    assert sizes.n_parameters == info.n_parameters - 2 * attn - mlp
+    assert sizes.removed_ratio == pytest.approx((2 * attn + mlp) / info.n_parameters)
+    assert sizes.kv_ratio == 0.5
+
+
+def test_perplexity_statistics_by_hand() -> None:
+    a, b = Perplexity((1.0, 3.0), 10), Perplexity((0.5, 1.5), 10)
+    assert a.nll == 2.0
+    assert a.nll_stderr == pytest.approx(1.0)  # deviations 1 and 1, variance 2, over n = 2
+    assert a.rise_stderr(b) == pytest.approx(0.5)  # differences 0.5 and 1.5
+    assert Perplexity((1.0,), 3).stderr == 0.0

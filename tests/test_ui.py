@@ -1,0 +1,549 @@
+"""Handlers and views, called without a browser: forged values, hostile text, lists of events."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import gradio as gr
+import pytest
+from fake_engine import BASELINE, HOSTILE, FakeEngine, make_info
+
+from blockviz.errors import BadInput, BadPlan, BlockvizError, OverLimit
+from blockviz.job_view import JobView
+from blockviz.session import Continuation, LiveResult, Sizes, Visitor
+from blockviz.types import BlockId, Done, Progress, PruningPlan
+from blockviz.ui import inputs, views, words
+from blockviz.ui.job_handlers import NO_JOBS, JobHandlers
+from blockviz.ui.launch import build_app, launch_settings, mode_for
+from blockviz.ui.link import link_view, parse_link
+from blockviz.ui.live_handlers import LiveHandlers, shown
+from blockviz.ui.map_handlers import MapHandlers
+from blockviz.ui.screen import Call, Screen, failure, guarded, to_outputs
+from blockviz.ui.turns import Turns
+
+JS = Path(__file__).parents[1] / "blockviz" / "ui" / "js"
+INFO = make_info()
+EVERY_BLOCK = [str(b.id) for b in INFO.blocks]
+FORGED = [
+    None, 3, "18.attn", {"0": "18.attn"}, [3], [None], [["18.attn"]], ["-1.attn"], ["30.attn"],
+    ["18.attn", "18.attn"], [float("nan")], ["18"], ["18.head"], ["1e1.attn"], ["../etc.attn"],
+    ["0.attn"] * 10_000, EVERY_BLOCK,
+]  # fmt: skip
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine(step=0.0, is_ready=True)
+
+
+@pytest.fixture
+def visitor(engine) -> Visitor:
+    return Visitor(model_key=engine.model_key, removed=("18.attn",))
+
+
+def is_three_sentences(text: str) -> bool:
+    return len(re.findall(r"[.!?](?:\s|$)", text)) >= 3
+
+
+# Words and views
+
+
+def test_numbers_read_like_numbers():
+    assert words.grouped(4096) == "4\u202f096"
+    assert words.percent(-0.119) == "\u221211.9\u202f%"
+    assert words.percent(1.94) == "+194.0\u202f%"
+    assert words.percent(0.00001) == "0\u202f%"
+    assert (words.short(33.14), words.short(0.0312), words.short(9512.4)) == (
+        "33.1", "0.0312", "9\u202f512",
+    )  # fmt: skip
+    assert (words.count(134_515_008), words.count(885_312)) == ("134.5\u202fM", "885\u202fk")
+    assert words.size(1 << 28) == "256\u202fMiB"
+    assert words.duration(190) == "3\u202fmin 10\u202fs"
+
+
+def test_the_scoreboard_says_before_and_after_with_its_error():
+    sizes = Sizes.of(INFO, PruningPlan(removed=(BlockId(18, "attn"), BlockId(7, "mlp"))))
+    live = LiveResult(36.234, 32.94, 0.002, 1016, "boolq, 8 x 128 tokens", "bfloat16", "measured")
+    view = views.score(sizes, live, state="", last=None)
+    assert (view["kept"], view["cut"]) == ("58 of 60", "1 attention, 1 MLP cut")
+    assert view["perplexity"] == "32.9 → 36.2"
+    assert view["rise"] == "+10.0 ± 0.2\u202f%"
+    assert (view["state"], view["is_dim"]) == ("measured", False)
+    assert view["data"] == "boolq, 8 \u00d7 128 tokens, 1\u202f016 scored, bf16"
+    # (885 312 + 2 655 360) / 134 531 712 parameters; one of 30 KV caches.
+    assert view["parameters"] == "\u22122.6\u202f%"
+    assert view["kv"] == "KV cache \u22123.3\u202f%"
+
+
+@pytest.mark.parametrize(
+    ("state", "said", "can_measure"),
+    [("measuring", "measuring…", False), ("waiting", "measuring when the model is ready", False),
+     ("stale", "stale", True)],
+)  # fmt: skip
+def test_an_unknown_perplexity_is_never_shown_as_a_number(state, said, can_measure):
+    base = LiveResult(32.94, 32.94, 0.0, 1016, "boolq", "bfloat16", "bundled")
+    view = views.score(Sizes.of(INFO, PruningPlan()), None, state=state, last=base)
+    assert (view["perplexity"], view["rise"]) == ("32.9 → …", "")
+    assert (view["state"], view["can_measure"], view["is_dim"]) == (said, can_measure, True)
+
+
+def test_the_first_different_word_is_marked_in_both_texts():
+    written = Continuation("p", "a big cat", "a bad dog", 3, is_complete=True)
+    view = views.texts(written, Visitor())
+    assert view["original"] == ["a b", "ig", " cat"]
+    assert view["pruned"] == ["a b", "ad", " dog"]
+
+
+def test_a_difference_is_marked_while_the_text_is_still_being_written():
+    view = views.texts(Continuation("p", "one two", "one t", None), Visitor())
+    assert view["pruned"] == ["one t", "", ""]
+    view = views.texts(Continuation("p", "one two", "one tw!", None), Visitor())
+    assert view["pruned"] == ["one tw", "!", ""]
+    assert view["is_busy"]
+
+
+def test_a_text_that_ends_where_the_other_goes_on_is_not_cut():
+    view = views.texts(Continuation("p", "ab cd", "ab", 2, is_complete=True), Visitor())
+    assert view["pruned"] == ["ab", "", ""]
+    assert view["original"] == ["ab", " cd", ""]
+
+
+@pytest.mark.parametrize(
+    ("job", "text"),
+    [
+        (JobView("j", "score", "queued", queue_position=2), "Queued, number 2 in line"),
+        (JobView("j", "score", "running", "ppl", 12, 60, elapsed=32, eta=70.2),
+         "ppl, 12 of 60 · 32\u202fs, about 1\u202fmin 10\u202fs left"),
+        (JobView("j", "score", "cancelled"), "Score cancelled; what was computed is kept"),
+        (None, ""),
+    ],
+)  # fmt: skip
+def test_a_job_is_one_line(job, text):
+    assert views.job_lane(job)["text"] == text
+
+
+def test_events_become_status_and_text():
+    so_far = Continuation("p", "a", "b")
+    update = shown(Progress("writing, pruned", 3, 48, partial=so_far), Visitor(), "Writing", 2.0)
+    assert update["work"]["text"] == "Writing, pruned, 3 of 48 · 2\u202fs"
+    assert update["work"]["progress"] == pytest.approx(3 / 48)
+    assert update["texts"]["pruned"][1] == "b"
+    update = shown(Done(object()), Visitor(), "Measuring", 0.2)
+    assert update == {"work": views.lane("done", "Measuring: done")}
+
+
+# Inputs
+
+
+@pytest.mark.parametrize("raw", FORGED, ids=lambda raw: str(raw)[:24])
+def test_forged_removals_are_refused_in_three_sentences(raw):
+    with pytest.raises(BadPlan) as caught:
+        inputs.removed_blocks(raw, INFO)
+    assert is_three_sentences(str(caught.value))
+
+
+def test_a_layer_means_both_its_blocks():
+    assert inputs.removed_blocks(["3.layer", "7.mlp"], INFO) == ("3.attn", "3.mlp", "7.mlp")
+
+
+@pytest.mark.parametrize("raw", [None, "4", 2.5, float("nan"), float("inf"), True, [4]])
+def test_a_number_must_be_a_whole_number(raw):
+    with pytest.raises(BadInput, match="not a whole number"):
+        inputs.whole(raw, "The seed", low=0, high=9)
+
+
+def test_a_number_out_of_range_names_the_limit_and_the_value():
+    with pytest.raises(OverLimit, match=r"set to 65\..*between 1 and 64"):
+        inputs.whole(65, "The number of samples", low=1, high=64)
+
+
+@pytest.mark.parametrize("raw", [{"job": 3}, {"job": "x" * 65}, [], None, {"job": ""}, "abc"])
+def test_a_forged_job_id_is_no_job(raw):
+    assert inputs.job_id(raw) is None
+
+
+def test_a_link_round_trips_and_a_bad_one_is_refused():
+    view = link_view(("3.attn", "3.mlp", "7.mlp"), "lds")
+    assert view["query"] == "?remove=3.layer,7.mlp&metric=lds"
+    linked = parse_link({"remove": "3.layer,7.mlp", "metric": "lds"}, INFO, ["lds"])
+    assert (linked.removed, linked.metric) == (("3.attn", "3.mlp", "7.mlp"), "lds")
+    assert parse_link({"metric": "<img>"}, INFO, ["lds"]).metric == ""
+    with pytest.raises(BadPlan):
+        parse_link({"remove": "99.attn"}, INFO, ["lds"])
+
+
+@pytest.mark.parametrize(
+    ("host", "environ", "mode"),
+    [
+        ("127.0.0.1", {}, "local"), ("localhost", {}, "local"), ("::1", {}, "local"),
+        ("0.0.0.0", {}, "hosted"), ("example.org", {}, "hosted"),
+        ("127.0.0.1", {"SPACE_ID": "a/b"}, "hosted"),
+        ("0.0.0.0", {"BLOCKVIZ_MODE": "local"}, "local"),
+    ],
+)  # fmt: skip
+def test_mode_is_hosted_wherever_strangers_can_come(host, environ, mode, monkeypatch):
+    for name in ("SPACE_ID", "BLOCKVIZ_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert mode_for(host) == mode
+
+
+def test_an_unknown_mode_is_refused():
+    with pytest.raises(BadInput, match="auto, local or hosted"):
+        mode_for("127.0.0.1", "public")
+
+
+# Handlers
+
+
+def test_a_toggle_answers_with_plan_grid_and_known_perplexity(engine):
+    handlers, visitor = MapHandlers(engine, Turns()), Visitor(model_key=engine.model_key)
+    call = Call("s", {"removed": ["7.attn"], "block": "7.attn", "seq": 4})
+    update = handlers.toggle(call, visitor, "ppl", "rank")
+    assert update["visitor"].removed == ("7.attn",)
+    assert (update["grid"]["removed"], update["grid"]["seq"]) == (["7.attn"], 4)
+    assert update["score"]["state"] == "bundled"
+    value = engine.known(PruningPlan(removed=(BlockId(7, "attn"),))).perplexity
+    said = f"Block 7.attn removed, 1 of 60 removed, perplexity {words.short(value)}"
+    assert update["live"]["text"] == said
+    assert update["block"]["title"] == "7.attn"
+
+
+@pytest.mark.parametrize("raw", FORGED, ids=lambda raw: str(raw)[:24])
+def test_a_forged_toggle_loses_nothing(raw, engine, visitor):
+    call = Call("s", {"removed": raw, "seq": 9})
+    update = MapHandlers(engine, Turns()).toggle(call, visitor, "ppl", "rank")
+    assert update["visitor"] == visitor
+    assert (update["grid"]["removed"], update["grid"]["seq"]) == (["18.attn"], 9)
+    assert is_three_sentences(update["error"]["text"])
+    json.dumps(update["grid"], allow_nan=False)
+
+
+def test_undo_redo_and_reset_walk_the_same_path(engine, visitor):
+    handlers, call = MapHandlers(engine, Turns()), Call("s")
+    more = visitor.with_removed(("18.attn", "7.mlp"))
+    back = handlers.undo(call, more, None, None)["visitor"]
+    again = handlers.redo(call, back, None, None)["visitor"]
+    none = handlers.reset(call, again, None, None)
+    assert (back.removed, again.removed) == (("18.attn",), ("18.attn", "7.mlp"))
+    assert none["grid"]["removed"] == []
+    assert none["undo"]["interactive"]
+
+
+def test_a_plan_of_another_model_is_not_drawn_on_this_one(engine, visitor):
+    old = replace(visitor, model_key="another")
+    with pytest.raises(BadInput, match="Reload the page"):
+        MapHandlers(engine, Turns()).toggle(Call("s", {"removed": []}), old, "ppl", "rank")
+
+
+def test_grid_cells_say_what_the_table_says(engine, visitor):
+    update = MapHandlers(engine, Turns()).colour(Call(), visitor, "lds", "rank", "")
+    table, block = engine.table("example"), BlockId(12, "mlp")
+    cell = update["grid"]["cells"]["mlp"][12]
+    assert cell["rank"] == table.metrics["lds"].ranks()[block]
+    assert cell["perplexity"] == words.short(table.metrics["ppl"].raw[block])
+    first = update["ranking"]["rows"][0]
+    values = table.metrics["lds"].values
+    assert first["block"] == str(min(values, key=values.get))
+
+
+def test_without_scores_the_screen_says_what_to_press(engine, visitor):
+    bare = replace(visitor, table_key="")
+    update = MapHandlers(engine, Turns()).colour(Call(), bare, None, "rank", "")
+    assert update["grid"]["cells"]["attn"][0]["colour"] is None
+    assert update["ranking"]["rows"] == []
+    assert "press Score" in update["ranking"]["empty"]
+    assert "press Score" in update["legend"]["note"]
+
+
+def test_following_a_change_measures_then_writes(engine):
+    visitor = Visitor(model_key=engine.model_key, removed=("3.attn", "4.mlp"))
+    handlers = LiveHandlers(engine, Turns())
+    updates = list(handlers.follow(Call("s"), visitor, "Once upon", 8, False, "rank"))
+    assert engine.calls == ["measure 2", "write 2 False"]
+    states = [u["score"]["state"] for u in updates if "score" in u]
+    assert states == ["measuring…", "measured"]
+    assert updates[-1]["texts"]["prompt"] == "Once upon"
+
+
+def test_the_example_is_shown_without_running_the_model(engine):
+    visitor = Visitor(model_key=engine.model_key, removed=engine.example_removed)
+    handlers = LiveHandlers(engine, Turns())
+    updates = list(handlers.follow(Call("s"), visitor, engine.example_prompt, 48, False, "rank"))
+    assert engine.calls == []
+    assert updates[-1]["texts"]["pruned"][0].startswith(" Paris")
+
+
+def test_before_the_model_is_ready_others_than_single_cuts_wait():
+    engine = FakeEngine(step=0.0)
+    visitor = Visitor(model_key=engine.model_key, removed=("3.attn", "4.mlp"))
+    handlers = LiveHandlers(engine, Turns())
+    updates = list(handlers.follow(Call("s"), visitor, "Once", 8, False, "rank"))
+    assert engine.calls == []
+    assert updates[1]["score"]["state"] == "measuring when the model is ready"
+    assert "as soon as it is ready" in updates[-1]["texts"]["note"]
+
+
+def test_a_newer_change_stops_an_older_measurement_and_closes_it(engine):
+    turns, closed = Turns(), []
+
+    def measure(plan):
+        try:
+            for i in range(8):
+                yield Progress("", i, 8)
+        finally:
+            closed.append(plan)
+
+    engine.measure = measure
+    visitor = Visitor(model_key=engine.model_key, removed=("3.attn", "4.mlp"))
+    running = LiveHandlers(engine, turns).follow(Call("s"), visitor, "Once", 8, False, "rank")
+    for _ in range(4):
+        next(running)
+    turns.begin("other page")
+    assert "work" in next(running)
+    turns.begin("s")
+    assert list(running) == []
+    assert len(closed) == 1
+    assert engine.calls == []
+
+
+def test_closing_the_handler_closes_the_engine(engine):
+    closed = []
+
+    def write(prompt, plan, **settings):
+        try:
+            while True:
+                yield Progress("", 1, 0)
+        finally:
+            closed.append(prompt)
+
+    engine.write = write
+    visitor = Visitor(model_key=engine.model_key)
+    running = LiveHandlers(engine, Turns()).write(Call("s"), visitor, "Once", 8, False)
+    next(running)
+    running.close()
+    assert closed == ["Once"]
+
+
+def test_a_failed_measurement_leaves_a_stale_board_and_a_way_on(engine):
+    def measure(plan):
+        yield Progress("", 0, 8)
+        raise OverLimit("Asked.", "Found.", "Do.")
+
+    engine.measure = measure
+    visitor = Visitor(model_key=engine.model_key, removed=("3.attn", "4.mlp"))
+    values = (visitor, "", 8, False, "rank")
+    *_, before, last = guarded(LiveHandlers(engine, Turns()).follow, Call("s"), values)
+    assert (before["score"]["state"], before["score"]["can_measure"]) == ("stale", True)
+    assert before["work"]["state"] == "failed"
+    assert last["error"]["text"] == "Asked. Found. Do."
+
+
+@pytest.mark.parametrize(
+    ("prompt", "n_new"), [(3, 8), (None, 8), ("x", 0), ("x", 10**9), ("x", "8"), ("x" * 2001, 8)]
+)
+def test_forged_write_inputs_never_reach_the_model(prompt, n_new):
+    engine = FakeEngine(mode="hosted", is_ready=True, step=0.0)
+    visitor = Visitor(model_key=engine.model_key)
+    running = LiveHandlers(engine, Turns()).write(Call("s"), visitor, prompt, n_new, False)
+    with pytest.raises(BlockvizError):
+        list(running)
+    assert engine.calls == []
+
+
+def test_opening_restores_a_link_without_starting_work(engine):
+    jobs = JobHandlers(engine, Turns())
+    query = {"remove": "3.layer", "metric": "lds"}
+    update = jobs.open(Call("s", query=query), {"job": None}, "rank")
+    assert update["visitor"].removed == ("3.attn", "3.mlp")
+    assert update["metric"]["value"] == "lds"
+    assert engine.calls == []
+    assert engine._jobs == {}
+
+
+def test_a_bad_link_opens_the_example_and_says_why(engine):
+    update = JobHandlers(engine, Turns()).open(Call("s", query={"remove": "99.attn"}), None, "rank")
+    assert update["visitor"].removed == engine.example_removed
+    assert "layers 0 to 29" in update["error"]["text"]
+
+
+def test_one_load_of_the_demo_serves_all_pages():
+    engine = FakeEngine(step=0.01)
+    jobs = JobHandlers(engine, Turns())
+    ids = {jobs.open(Call(f"s{i}"), None, "rank")["jobs"]["demo"] for i in range(5)}
+    assert len(ids) == 1
+
+
+def test_a_reload_finds_its_job_and_a_finished_one_its_result(engine):
+    jobs = JobHandlers(engine, Turns())
+    engine._jobs["mine"] = JobView("mine", "score", "running", "ppl", 3, 60)
+    update = jobs.open(Call("s"), {"job": "mine"}, "rank")
+    assert update["jobs"]["own"] == "mine"
+    assert update["job"]["text"].startswith("ppl, 3 of 60")
+    engine._tables["t"] = engine.table("example")
+    engine._jobs["mine"] = JobView("mine", "score", "done", result={"table_key": "t"})
+    assert jobs.open(Call("s"), {"job": "mine"}, "rank")["visitor"].table_key == "t"
+
+
+def test_a_poll_takes_a_result_once_and_then_rests(engine, visitor):
+    jobs = JobHandlers(engine, Turns())
+    engine._tables["t"] = engine.table("example")
+    engine._jobs["mine"] = JobView("mine", "score", "done", result={"table_key": "t"})
+    state = {**NO_JOBS, "own": "mine"}
+    first = jobs.poll(Call("s"), visitor, state, 0, "ppl", "rank")
+    assert (first["visitor"].table_key, first["visitor"].removed) == ("t", ("18.attn",))
+    assert first["timer"]["active"] is False
+    second = jobs.poll(Call("s"), visitor, first["jobs"], first["pulse"], "ppl", "rank")
+    assert "visitor" not in second
+
+
+def test_a_cancelled_score_keeps_what_it_has(engine, visitor):
+    engine._tables["t"] = engine.table("example")
+    engine._jobs["mine"] = JobView("mine", "score", "cancelled", partial={"table_key": "t"})
+    state = {**NO_JOBS, "own": "mine"}
+    update = JobHandlers(engine, Turns()).poll(Call("s"), visitor, state, 0, "ppl", "rank")
+    assert update["visitor"].table_key == "t"
+
+
+def test_a_failed_job_shows_its_words(engine, visitor):
+    engine._jobs["mine"] = JobView("mine", "score", "failed", error="Asked. Found. Do.")
+    state = {**NO_JOBS, "own": "mine"}
+    update = JobHandlers(engine, Turns()).poll(Call("s"), visitor, state, 0, "ppl", "rank")
+    assert update["error"]["text"] == "Asked. Found. Do."
+
+
+def test_a_second_job_of_one_page_waits(engine):
+    engine._jobs["mine"] = JobView("mine", "score", "running")
+    with pytest.raises(BadInput, match="press Cancel first"):
+        JobHandlers(engine, Turns()).load(Call("s"), {"own": "mine"}, "demo", "", "auto")
+
+
+GOOD = (["bi"], "demo", None, 32, 128, 42, "stream", "block")
+
+
+@pytest.mark.parametrize(
+    ("place", "forged"),
+    [(0, []), (0, ["nope"]), (0, "bi"), (0, ["bi"] * 99), (1, "c4"), (1, "/etc/passwd"),
+     (1, "upload"), (3, 65), (3, "3"), (4, 513), (5, -1), (6, "both"), (7, "head")],
+)  # fmt: skip
+def test_forged_score_settings_start_nothing(place, forged):
+    engine = FakeEngine(mode="hosted", is_ready=True)
+    raw = [*GOOD[:place], forged, *GOOD[place + 1 :]]
+    with pytest.raises(BlockvizError) as caught:
+        JobHandlers(engine, Turns()).score(Call("s"), NO_JOBS, *raw)
+    assert is_three_sentences(str(caught.value))
+    assert engine._jobs == {}
+
+
+def test_a_checked_model_may_be_loaded_and_an_edit_takes_that_back(engine):
+    jobs = JobHandlers(engine, Turns())
+    assert jobs.check(Call(), "owner/name", "")["load"]["interactive"]
+    assert not jobs.unchecked(Call())["load"]["interactive"]
+    refused = jobs.check(Call(), "nobody/nothing", "")
+    assert not refused["load"]["interactive"]
+    assert "Check the spelling" in refused["error"]["text"]
+    with pytest.raises(BadInput, match="box is empty"):
+        inputs.model_id("  ", None)
+
+
+# The seams
+
+
+def test_a_bug_shows_a_reference_and_logs_the_trace(caplog):
+    def broken(call):
+        raise KeyError("/secret/path")
+
+    with caplog.at_level(logging.ERROR):
+        (update,) = guarded(broken, Call(), ())
+    text = update["error"]["text"]
+    ref = re.fullmatch(r"Something went wrong \(ref ([0-9a-f]{4})\)\. Nothing was lost\.", text)[1]
+    assert ref in caplog.text
+    assert "/secret/path" in caplog.text
+
+
+def test_the_same_error_twice_is_shown_twice():
+    error = BadPlan("A.", "B.", "C.")
+    assert failure(error)["error"]["id"] != failure(error)["error"]["id"]
+
+
+def test_an_answer_for_a_component_that_is_no_output_is_a_bug():
+    assert to_outputs(("a", "b"), {"b": 1})[1] == 1
+    with pytest.raises(KeyError, match="'c'"):
+        to_outputs(("a", "b"), {"c": 1})
+
+
+def test_a_component_name_is_taken_once():
+    screen = Screen()
+    screen.add("x", object())
+    with pytest.raises(ValueError, match="'x'"):
+        screen.add("x", object())
+
+
+@pytest.fixture(scope="module")
+def app() -> gr.Blocks:
+    return build_app(FakeEngine(is_hostile=True))
+
+
+def test_no_endpoint_is_public(app):
+    assert {fn.api_visibility for fn in app.fns.values()} == {"private"}
+
+
+def test_light_handlers_stay_out_of_the_queue(app):
+    streamed = [fn for fn in app.fns.values() if fn.concurrency_id == "compute"]
+    assert all(fn.queue and fn.concurrency_limit == 1 for fn in streamed)
+    assert len(streamed) > 5
+    others = [fn for fn in app.fns.values() if fn.queue and fn not in streamed]
+    # Closing the page, and Check, which may wait for a hub.
+    assert len(others) == 2
+
+
+def test_first_paint_is_in_the_page_itself(app):
+    config = json.dumps(app.get_config_file(), default=str)
+    assert "58 of 60" in config
+    assert "rank 1 of 60" in config
+
+
+def test_templates_hold_no_placeholder(app):
+    """Gradio evaluates `${...}` and `{{...}}` in a template, also when they come out of data."""
+    ours = [b for b in app.blocks.values() if isinstance(b, gr.HTML)]
+    assert len(ours) > 15
+    for block in ours:
+        assert "${" not in block.html_template
+        assert "{{" not in block.html_template
+        assert HOSTILE not in block.html_template
+
+
+@pytest.mark.parametrize("path", sorted(JS.glob("*.js")), ids=lambda p: p.name)
+def test_scripts_never_parse_text_as_html(path):
+    text = path.read_text()
+    for way in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(",
+                "new Function", "DOMParser", "http://", "https://"):  # fmt: skip
+        assert way not in text, way
+
+
+def test_nothing_is_shared_or_kept_by_default(engine):
+    settings = launch_settings(engine)
+    off = ("share", "show_error", "run_history", "enable_monitoring", "ssr_mode", "pwa")
+    assert [settings[name] for name in off] == [False] * len(off)
+    assert settings["allowed_paths"] == []
+
+
+def test_hosted_mode_offers_the_bundled_model_and_texts_only():
+    app = build_app(FakeEngine(mode="hosted"))
+    by_id = {b.elem_id: b for b in app.blocks.values() if getattr(b, "elem_id", None)}
+    assert [value for _, value in by_id["example"].choices] == ["demo"]
+    assert {value for _, value in by_id["source"].choices} == {"demo", "own"}
+    assert by_id["model"].interactive is False
+    assert by_id["n-new"].maximum == 128
+    assert launch_settings(FakeEngine(mode="hosted"))["max_file_size"] == 1 << 20
+
+
+def test_the_fake_engine_agrees_with_itself(engine):
+    single = engine.known(PruningPlan(removed=(BlockId(3, "attn"),)))
+    assert single.perplexity > BASELINE
+    assert engine.known(PruningPlan()).perplexity == BASELINE
