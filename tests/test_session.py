@@ -255,3 +255,22 @@ def test_perplexity_statistics_by_hand() -> None:
     assert a.nll_stderr == pytest.approx(1.0)  # deviations 1 and 1, variance 2, over n = 2
     assert a.rise_stderr(b) == pytest.approx(0.5)  # differences 0.5 and 1.5
     assert Perplexity((1.0,), 3).stderr == 0.0
+
+
+def test_every_page_shares_one_loading_of_the_demo_model(
+    example: Example, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(example=example)
+    go = threading.Event()
+
+    def load(name: str, dtype: str) -> Iterator[Progress | Done]:
+        go.wait(10)
+        raise BadSource("It was asked.", "It failed.", "Try again.")
+        yield Done(None)
+
+    monkeypatch.setattr(engine, "_load", load)
+    first = engine.start_demo()
+    assert engine.start_demo() == first
+    go.set()
+    assert engine.jobs.wait(first, 10).state == "failed"
+    assert engine.start_demo() != first

@@ -27,9 +27,8 @@ from blockviz.sources import (
     keep_inside_cache,
     metadata,
     parse_model_ref,
-    passing,
 )
-from blockviz.types import Done, Progress, run
+from blockviz.types import Done, Progress, passing, run
 
 CONFIG = json.dumps({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}).encode()
 WEIGHTS = bytes(range(256)) * 64

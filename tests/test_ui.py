@@ -27,6 +27,7 @@ from blockviz.ui.turns import Turns
 
 JS = Path(__file__).parents[1] / "blockviz" / "ui" / "js"
 INFO = make_info()
+RAW = False
 EVERY_BLOCK = [str(b.id) for b in INFO.blocks]
 FORGED = [
     None, 3, "18.attn", {"0": "18.attn"}, [3], [None], [["18.attn"]], ["-1.attn"], ["30.attn"],
@@ -264,7 +265,7 @@ def test_without_scores_the_screen_says_what_to_press(engine, visitor):
 def test_following_a_change_measures_then_writes(engine):
     visitor = Visitor(model_key=engine.model_key, removed=("3.attn", "4.mlp"))
     handlers = LiveHandlers(engine, Turns())
-    updates = list(handlers.follow(Call("s"), visitor, "Once upon", 8, False, "rank"))
+    updates = list(handlers.follow(Call("s"), visitor, "Once upon", 8, RAW, "rank"))
     assert engine.calls == ["measure 2", "write 2 False"]
     states = [u["score"]["state"] for u in updates if "score" in u]
     assert states == ["measuring…", "measured"]
@@ -274,7 +275,7 @@ def test_following_a_change_measures_then_writes(engine):
 def test_the_example_is_shown_without_running_the_model(engine):
     visitor = Visitor(model_key=engine.model_key, removed=engine.example_removed)
     handlers = LiveHandlers(engine, Turns())
-    updates = list(handlers.follow(Call("s"), visitor, engine.example_prompt, 48, False, "rank"))
+    updates = list(handlers.follow(Call("s"), visitor, engine.example_prompt, 48, RAW, "rank"))
     assert engine.calls == []
     assert updates[-1]["texts"]["pruned"][0].startswith(" Paris")
 
@@ -283,7 +284,7 @@ def test_before_the_model_is_ready_others_than_single_cuts_wait():
     engine = FakeEngine(step=0.0)
     visitor = Visitor(model_key=engine.model_key, removed=("3.attn", "4.mlp"))
     handlers = LiveHandlers(engine, Turns())
-    updates = list(handlers.follow(Call("s"), visitor, "Once", 8, False, "rank"))
+    updates = list(handlers.follow(Call("s"), visitor, "Once", 8, RAW, "rank"))
     assert engine.calls == []
     assert updates[1]["score"]["state"] == "measuring when the model is ready"
     assert "as soon as it is ready" in updates[-1]["texts"]["note"]
@@ -301,7 +302,7 @@ def test_a_newer_change_stops_an_older_measurement_and_closes_it(engine):
 
     engine.measure = measure
     visitor = Visitor(model_key=engine.model_key, removed=("3.attn", "4.mlp"))
-    running = LiveHandlers(engine, turns).follow(Call("s"), visitor, "Once", 8, False, "rank")
+    running = LiveHandlers(engine, turns).follow(Call("s"), visitor, "Once", 8, RAW, "rank")
     for _ in range(4):
         next(running)
     turns.begin("other page")
@@ -324,7 +325,7 @@ def test_closing_the_handler_closes_the_engine(engine):
 
     engine.write = write
     visitor = Visitor(model_key=engine.model_key)
-    running = LiveHandlers(engine, Turns()).write(Call("s"), visitor, "Once", 8, False)
+    running = LiveHandlers(engine, Turns()).write(Call("s"), visitor, "Once", 8, RAW)
     next(running)
     running.close()
     assert closed == ["Once"]
@@ -337,7 +338,7 @@ def test_a_failed_measurement_leaves_a_stale_board_and_a_way_on(engine):
 
     engine.measure = measure
     visitor = Visitor(model_key=engine.model_key, removed=("3.attn", "4.mlp"))
-    values = (visitor, "", 8, False, "rank")
+    values = (visitor, "", 8, RAW, "rank")
     *_, before, last = guarded(LiveHandlers(engine, Turns()).follow, Call("s"), values)
     assert (before["score"]["state"], before["score"]["can_measure"]) == ("stale", True)
     assert before["work"]["state"] == "failed"
@@ -359,35 +360,51 @@ def test_forged_write_inputs_never_reach_the_model(prompt, n_new):
 def test_opening_restores_a_link_without_starting_work(engine):
     jobs = JobHandlers(engine, Turns())
     query = {"remove": "3.layer", "metric": "lds"}
-    update = jobs.open(Call("s", query=query), {"job": None}, "rank")
+    update = jobs.open(Call("s", query=query), jobs.first_visitor(), {"job": None}, "rank")
     assert update["visitor"].removed == ("3.attn", "3.mlp")
     assert update["metric"]["value"] == "lds"
     assert engine.calls == []
     assert engine._jobs == {}
 
 
+def test_a_block_switched_before_the_page_was_answered_stays_switched(engine):
+    jobs = JobHandlers(engine, Turns())
+    early = jobs.first_visitor().with_removed(("3.attn",))
+    assert "visitor" not in jobs.open(Call("s"), early, None, "rank")
+    stale = replace(early, model_key="another")
+    assert jobs.open(Call("s"), stale, None, "rank")["visitor"].removed == engine.example_removed
+
+
 def test_a_bad_link_opens_the_example_and_says_why(engine):
-    update = JobHandlers(engine, Turns()).open(Call("s", query={"remove": "99.attn"}), None, "rank")
-    assert update["visitor"].removed == engine.example_removed
+    jobs = JobHandlers(engine, Turns())
+    call = Call("s", query={"remove": "99.attn"})
+    update = jobs.open(call, jobs.first_visitor(), None, "rank")
+    assert "visitor" not in update
     assert "layers 0 to 29" in update["error"]["text"]
 
 
 def test_one_load_of_the_demo_serves_all_pages():
     engine = FakeEngine(step=0.01)
     jobs = JobHandlers(engine, Turns())
-    ids = {jobs.open(Call(f"s{i}"), None, "rank")["jobs"]["demo"] for i in range(5)}
+    ids = {
+        jobs.open(Call(f"s{i}"), jobs.first_visitor(), None, "rank")["jobs"]["demo"]
+        for i in range(5)
+    }
     assert len(ids) == 1
 
 
 def test_a_reload_finds_its_job_and_a_finished_one_its_result(engine):
     jobs = JobHandlers(engine, Turns())
     engine._jobs["mine"] = JobView("mine", "score", "running", "ppl", 3, 60)
-    update = jobs.open(Call("s"), {"job": "mine"}, "rank")
+    update = jobs.open(Call("s"), jobs.first_visitor(), {"job": "mine"}, "rank")
     assert update["jobs"]["own"] == "mine"
     assert update["job"]["text"].startswith("ppl, 3 of 60")
     engine._tables["t"] = engine.table("example")
     engine._jobs["mine"] = JobView("mine", "score", "done", result={"table_key": "t"})
-    assert jobs.open(Call("s"), {"job": "mine"}, "rank")["visitor"].table_key == "t"
+    assert (
+        jobs.open(Call("s"), jobs.first_visitor(), {"job": "mine"}, "rank")["visitor"].table_key
+        == "t"
+    )
 
 
 def test_a_poll_takes_a_result_once_and_then_rests(engine, visitor):

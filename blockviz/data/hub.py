@@ -15,9 +15,8 @@ from typing import Any, NoReturn
 from blockviz.data.records import Role, Texts
 from blockviz.data.stored import Stored
 from blockviz.errors import BadCalibration, BadInput, BadSource
-from blockviz.sources.events import passing
 from blockviz.sources.hub import TIMEOUT_SECONDS, endpoint
-from blockviz.types import Done, Events, Progress
+from blockviz.types import Done, Events, Progress, passing
 
 logger = logging.getLogger(__name__)
 

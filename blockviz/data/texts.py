@@ -8,9 +8,8 @@ from pathlib import Path
 from blockviz.data import bundled, files, hub
 from blockviz.data.records import ROLES, Role
 from blockviz.errors import BadInput, BadSource
-from blockviz.sources.events import passing
 from blockviz.sources.refs import check_hub_id, is_path_like, shown
-from blockviz.types import Done, Events, Progress
+from blockviz.types import Done, Events, Progress, passing
 
 NAMED_SETS = ("demo", "own", "alpaca", "wikitext2", "c4")
 _USE = f"Use {', '.join(NAMED_SETS)}, a file (.txt, .raw, .jsonl, .parquet), or owner/name."

@@ -79,12 +79,12 @@ def window_nll(
     stage, head = Stage(model, batch), Head(model)
     hidden = head.hidden(stage.run(stage.stream, 0, removed))
     targets, has_target = next_tokens(batch)
-    rows = has_target.flatten().nonzero()[:, 0].to(hidden.device)
-    wanted = targets.flatten().to(hidden.device)[rows]
-    nll = torch.zeros(has_target.numel(), dtype=torch.float64, device=hidden.device)
-    for part, logits in head.chunks(hidden[rows]):
-        nll[rows[part]] = next_token_nll(logits, wanted[part]).double()
-    per_window = nll.view(has_target.shape).sum(dim=-1).cpu() / has_target.sum(dim=-1)
+    rows = has_target.flatten().nonzero()[:, 0]
+    wanted = targets.flatten()[rows].to(hidden.device)
+    nll = torch.zeros(has_target.numel(), dtype=torch.float64)
+    for part, logits in head.chunks(hidden[rows.to(hidden.device)]):
+        nll[rows[part]] = next_token_nll(logits, wanted[part]).cpu().double()
+    per_window = nll.view(has_target.shape).sum(dim=-1) / has_target.sum(dim=-1)
     return per_window.tolist(), int(has_target.sum())
 
 

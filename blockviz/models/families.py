@@ -102,7 +102,7 @@ def detect(model: nn.Module) -> Family:
         for path, m in model.named_modules()
         if isinstance(m, nn.ModuleList) and n_layers is not None and len(m) == n_layers > 0
     ]
-    lists = [(p, m) for p, m in lists if _child(m[0], ATTN_NAMES) and _child(m[0], MLP_NAMES)]
+    lists = [(p, m) for p, m in lists if _is_uniform(m, ATTN_NAMES) and _is_uniform(m, MLP_NAMES)]
     if len(lists) != 1:
         raise _unknown(model_type, f"{len(lists)} lists of {n_layers} attention + MLP layers exist")
     path, layers = lists[0]
@@ -126,6 +126,12 @@ def detect(model: nn.Module) -> Family:
         attn_norms=(norms[0],),
         mlp_norms=(norms[1],),
     )
+
+
+def _is_uniform(layers: nn.ModuleList, names: tuple[str, ...]) -> bool:
+    """Whether all layers keep this part under one name; layers of mixed kinds do not."""
+    found = {_child(layer, names) for layer in layers}
+    return len(found) == 1 and "" not in found
 
 
 def _child(layer: nn.Module, names: tuple[str, ...]) -> str:

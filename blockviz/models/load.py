@@ -14,7 +14,8 @@ from safetensors import SafetensorError
 from blockviz.errors import BadInput, BadSource, UnsupportedModel
 from blockviz.models.config_check import check_config
 from blockviz.models.families import FAMILIES, family_of
-from blockviz.models.model import BlockModel, find_blocks, prove
+from blockviz.models.model import BlockModel, find_blocks
+from blockviz.models.proof import prove
 from blockviz.types import Done, Events, ModelInfo, Progress
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

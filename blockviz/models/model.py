@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from blockviz.errors import UnsupportedModel
 from blockviz.models.absence import (
     AbsentAttention,
     AbsentMlp,
@@ -211,52 +210,3 @@ def find_blocks(module: nn.Module, family: Family) -> tuple[Block, ...]:
             kv = kv_bytes if block.part == "attn" else 0
             blocks.append(Block(block, size, f"{family.layers}.{index}.{path}", kv))
     return tuple(blocks)
-
-
-def prove(model: BlockModel, *, seed: int = 0) -> None:
-    """Returns if the blocks are what they are taken for; UnsupportedModel otherwise.
-
-    On random tokens: layer output == layer input + attention update + MLP update (within the
-    dtype's tolerance), and a layer without both its blocks returns its input unchanged.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    n = min(8, model.info.max_seq_len)
-    ids = torch.randint(model.info.vocab_size, (1, n), generator=generator)
-    batch = CalibrationBatch(ids, torch.ones_like(ids, dtype=torch.bool))
-    expected: dict[int, torch.Tensor] = {}
-    outputs: dict[int, torch.Tensor] = {}
-
-    def note(block: BlockId, before: torch.Tensor, update: torch.Tensor) -> None:
-        if block.part == "layer":
-            expected[block.layer] = before.float() + update.float()
-
-    def keep(index: int) -> Callable[..., None]:
-        return lambda _m, _a, output: outputs.__setitem__(index, unwrap(output).float())
-
-    handles = [m.register_forward_hook(keep(i)) for i, m in enumerate(model.layers)]
-    try:
-        with model.watch(note):
-            model.logits(batch)
-        tolerance = 64 * torch.finfo(model.dtype).eps
-        for i, output in outputs.items():
-            error = (output - expected[i]).abs().max() / output.abs().max().clamp_min(1e-12)
-            _require(model, i, f"misses its residual sum by {error:.1e}", holds=error <= tolerance)
-        everything = [BlockId(i, "layer") for i in range(len(model.layers))]
-        with model.masked(everything):
-            model.logits(batch)
-        for i in range(1, len(outputs)):
-            same = torch.equal(outputs[i], outputs[0])
-            _require(model, i, "changes the stream with both its blocks off", holds=same)
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _require(model: BlockModel, layer: int, what: str, *, holds: bool | torch.Tensor) -> None:
-    if not bool(holds):
-        raise UnsupportedModel(
-            f"The blocks of {model.info.name} were to be told apart.",
-            f"Layer {layer} {what}: it is not input + attention + MLP.",
-            "Use a model whose layers are plain residual blocks; blockviz info --families lists "
-            "the proven ones.",
-        )

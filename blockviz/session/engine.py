@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -27,9 +28,8 @@ from blockviz.session.views import (
     Verdict,
 )
 from blockviz.session.writing import write_pair
-from blockviz.sources import passing
 from blockviz.store import Store, key
-from blockviz.types import Done, Events, ModelInfo, Progress, PruningPlan, ScoreTable
+from blockviz.types import Done, Events, ModelInfo, Progress, PruningPlan, ScoreTable, passing
 
 BUNDLED_TEXTS = ("demo", "own")
 ORPHAN_SECONDS = 300
@@ -60,6 +60,7 @@ class Engine:
         self.lock = ComputeLock()
         self.store = Store()
         self._live_text = live_text
+        self._demo_job, self._demo_lock = "", threading.Lock()
         self._model: BlockModel | None = None
         self._live: LiveText | None = None
 
@@ -129,10 +130,10 @@ class Engine:
             model,
             prompt,
             plan,
-            self.store,
-            self.limits,
             max_new_tokens=max_new_tokens,
             is_chat=is_chat,
+            store=self.store,
+            limits=self.limits,
         )
         return steps(events, self.lock, weight="light")
 
@@ -141,8 +142,12 @@ class Engine:
         return inspect_model(model)
 
     def start_demo(self) -> str:
-        """The id of the job that loads the demo model; its owner is nobody."""
-        return self.start_load("demo", owner="")
+        """The id of the one job that loads the demo model; started anew only if it failed."""
+        with self._demo_lock:
+            view = self.jobs.view(self._demo_job)
+            if view is None or view.state in ("failed", "cancelled", "expired"):
+                self._demo_job = self.start_load("demo")
+            return self._demo_job
 
     def start_load(self, model: str, *, dtype: str = "auto", owner: str = "") -> str:
         """The id of a job that loads another model; the present one serves until it is there."""

@@ -10,8 +10,7 @@ from blockviz.evaluate import Perplexity, measure_perplexity
 from blockviz.models.model import BlockModel
 from blockviz.session.opening import open_windows, provenance_of
 from blockviz.session.views import ScoreRequest, Sizes
-from blockviz.sources import passing
-from blockviz.types import CalibrationSet, Done, Events, Progress, PruningPlan
+from blockviz.types import CalibrationSet, Done, Events, Progress, PruningPlan, passing
 
 
 def evaluate_request(model: BlockModel, request: ScoreRequest, plan: PruningPlan | None) -> Events:

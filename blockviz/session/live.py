@@ -9,9 +9,8 @@ from blockviz.models.model import BlockModel
 from blockviz.session.example import Example, live_key
 from blockviz.session.opening import open_windows
 from blockviz.session.views import LiveResult, ScoreRequest
-from blockviz.sources import passing
 from blockviz.store import Store, key
-from blockviz.types import BlockId, CalibrationSet, Done, Events, PruningPlan
+from blockviz.types import BlockId, CalibrationSet, Done, Events, PruningPlan, passing
 
 LIVE_SAMPLES, LIVE_SEQ_LEN = 8, 128
 

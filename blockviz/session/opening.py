@@ -22,9 +22,8 @@ from blockviz.sources import (
     fetch_model_files,
     metadata,
     parse_model_ref,
-    passing,
 )
-from blockviz.types import DataOrigin, Done, Events, Provenance
+from blockviz.types import DataOrigin, Done, Events, Provenance, passing
 
 
 def open_model(name: str, *, dtype: str = "auto", device: str = "auto") -> Events:
@@ -79,7 +78,6 @@ def open_windows(model: BlockModel, request: ScoreRequest, role: str = "calibrat
             role,
             text_column=request.text_column,
             seed=request.seed,
-            n_texts=request.n_samples if request.calibration == "alpaca" else None,
         )
     )
     windows = build(

@@ -13,8 +13,7 @@ from blockviz.metrics import AblationMetric, ActivationMetric, Metric, parse_met
 from blockviz.models.model import BlockModel
 from blockviz.session.opening import open_windows, provenance_of
 from blockviz.session.views import ScoreRequest
-from blockviz.sources import passing
-from blockviz.types import UNITS, CalibrationSet, Done, Events, Progress, ScoreTable
+from blockviz.types import UNITS, CalibrationSet, Done, Events, Progress, ScoreTable, passing
 
 
 def check_request(request: ScoreRequest) -> tuple[Metric, ...]:

@@ -17,17 +17,18 @@ def write_pair(
     model: BlockModel,
     prompt: str,
     plan: PruningPlan,
-    store: Store,
-    limits: Limits,
     *,
     max_new_tokens: int,
     is_chat: bool,
+    store: Store | None = None,
+    limits: Limits = Limits(),
 ) -> Events:
     """Done(Continuation): greedy text of both, streamed in Progress.partial token by token.
 
-    Texts come from the store where they were written before.
+    Texts come from `store` where they were written before.
     """
     plan.check(model.info)
+    store = Store() if store is None else store
     ids = _checked(model, prompt, limits, max_new_tokens=max_new_tokens, is_chat=is_chat)
     so_far = Continuation(prompt, note="chat template" if is_chat else "raw prompt")
     for column, removed in (("original", ()), ("pruned", plan.removed)):

@@ -1,7 +1,6 @@
 """Where models and data come from: the hub, a package wheel, a folder, a file. Base room only."""
 
 from blockviz.sources.cache import cache_dir, hub_cache, keep_inside_cache
-from blockviz.sources.events import passing
 from blockviz.sources.fetch import conversion_folder, fetch_model_files, metadata
 from blockviz.sources.hub import hub_metadata
 from blockviz.sources.records import (
@@ -35,5 +34,4 @@ __all__ = [
     "keep_inside_cache",
     "metadata",
     "parse_model_ref",
-    "passing",
 ]

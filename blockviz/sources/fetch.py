@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from blockviz.sources.cache import cache_dir
-from blockviz.sources.events import passing
 from blockviz.sources.hub import download, hub_metadata
 from blockviz.sources.local import folder_metadata, gguf_metadata
 from blockviz.sources.records import DEMO_MODEL, ModelFiles, ModelMetadata, ModelRef
 from blockviz.sources.wheel import fetch_wheel_member
-from blockviz.types import Done, Events, Progress
+from blockviz.types import Done, Events, Progress, passing
 
 CheckConfig = Callable[[dict[str, Any], str], None]
 

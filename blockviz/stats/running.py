@@ -26,11 +26,12 @@ class BlockStatistic:
 
     def add(self, before: torch.Tensor, update: torch.Tensor, mask: torch.Tensor) -> None:
         """Take in one batch: before, update (batch, seq, hidden); mask (batch, seq) bool."""
-        values = self.per_position(before.float(), update.float()).double()
-        weights = mask.to(values.device)
+        # On the CPU before it is widened: not every device has float64.
+        values = self.per_position(before.float(), update.float()).cpu().double()
+        weights = mask.cpu()
         values = torch.where(weights, values, 0.0)  # a NaN on a padded position must not spread
-        self._sums.append(values.sum(dim=-1).cpu())
-        self._counts.append(weights.sum(dim=-1).cpu())
+        self._sums.append(values.sum(dim=-1))
+        self._counts.append(weights.sum(dim=-1))
 
     def result(self) -> dict[str, torch.Tensor]:
         """{`sum`: (n_windows,) float64, `count`: (n_windows,) int64}."""

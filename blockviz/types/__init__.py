@@ -2,7 +2,7 @@
 
 from blockviz.types.blocks import PARTS, UNITS, Block, BlockId, ModelInfo, Part, Unit
 from blockviz.types.data import CalibrationBatch, CalibrationSet, DataOrigin, Provenance
-from blockviz.types.events import Done, Events, Progress, run
+from blockviz.types.events import Done, Events, Progress, passing, run
 from blockviz.types.plan import PruningPlan
 from blockviz.types.scores import AblationTable, BlockStatistics, Readout, Scores, ScoreTable
 
@@ -27,5 +27,6 @@ __all__ = [
     "ScoreTable",
     "Scores",
     "Unit",
+    "passing",
     "run",
 ]

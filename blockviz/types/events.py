@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,4 +34,17 @@ def run(events: Events) -> Any:
     for event in events:
         if isinstance(event, Done):
             return event.result
+    raise RuntimeError("the task ended without a result")
+
+
+def passing(events: Events) -> Generator[Progress, None, Any]:
+    """The result of `events` for `x = yield from passing(events)`; each Progress is passed on.
+
+    Closing the outer generator closes `events`, so that what it holds is given back.
+    """
+    with contextlib.closing(events):
+        for event in events:
+            if isinstance(event, Done):
+                return event.result
+            yield event
     raise RuntimeError("the task ended without a result")

@@ -124,12 +124,17 @@ class Drawing:
         out: Update = {"readings": views.readings(self.engine.metrics(), shown)}
         if table is None or not shown:
             blank = {"text": "", "name": "scores.csv"}
-            return {**out, **self.heat(visitor, shade), "table": [], "csv": blank}
+            return {
+                **out,
+                **self.heat(visitor, shade),
+                "table": {"headers": ["block"], "data": []},
+                "csv": blank,
+            }
         headers, rows = score_rows(MetricMatrix.of(table, info), info)
         return {
             **out,
             **self.heat(visitor, shade),
-            "table": gr.update(value=rows, headers=headers),
+            "table": {"headers": headers, "data": rows},
             "csv": {"text": csv_text(headers, rows), "name": "blockviz-scores.csv"},
         }
 

@@ -106,7 +106,7 @@ def _job_events(app: gr.Blocks, screen: Screen, jobs: JobHandlers) -> gr.events.
     )  # fmt: skip
     app.unload(_leaving(jobs))
     return screen.listen(
-        app.load, jobs.open, inputs=("browser", "shade"),
+        app.load, jobs.open, inputs=("visitor", "browser", "shade"),
         outputs=(*EVERYTHING, "jobs", "job", "timer"),
     )  # fmt: skip
 

@@ -49,14 +49,16 @@ class JobHandlers:
 
     def first_visitor(self) -> Visitor:
         """The finished example that the page opens on."""
-        return Visitor(
-            model_key=self.engine.model_key,
-            table_key=self.drawing.example_key(),
-            removed=tuple(self.engine.example_removed),
-        )
+        key = self.drawing.example_key()
+        removed = tuple(self.engine.example_removed) if key else ()
+        return Visitor(model_key=self.engine.model_key, table_key=key, removed=removed)
 
-    def open(self, call: Call, kept: Any, shade: Any) -> Update:
-        """A page was opened or reloaded: the link's view, and the job this browser had running."""
+    def open(self, call: Call, painted: Visitor, kept: Any, shade: Any) -> Update:
+        """A page was opened or reloaded: the link's view, and the job this browser had running.
+
+        `painted` is what the page shows already. Where that is right nothing is drawn again, so
+        that a block switched before this answer arrives stays switched.
+        """
         visitor, linked, problem = self.first_visitor(), Linked(), {}
         names = [card.name for card in self.engine.metrics()]
         try:
@@ -68,8 +70,10 @@ class JobHandlers:
         own = self._known_job(inputs.job_id(kept))
         jobs = {**NO_JOBS, "own": own.id if own else None, "demo": self.start_demo()}
         visitor = self._with_result(visitor, own)
+        has_acted = painted.model_key == visitor.model_key and bool(painted.past)
+        is_right = has_acted or (painted == visitor and not linked.metric)
         return {
-            **self.drawing.everything(visitor, linked.metric, shade),
+            **({} if is_right else self.drawing.everything(visitor, linked.metric, shade)),
             **problem,
             "jobs": jobs,
             "job": views.job_lane(own),

@@ -121,7 +121,7 @@ def _first_paint(screen: Screen, engine: Engine, jobs: JobHandlers) -> None:
     first = jobs.first_screen(visitor)
     for name, value in first.items():
         component = screen[name]
-        if isinstance(component, (gr.HTML, gr.Plot)):
+        if isinstance(component, (gr.HTML, gr.Plot, gr.Dataframe)):
             component.value = component.postprocess(value)
         elif isinstance(component, gr.Dropdown):
             component.choices = [c if isinstance(c, tuple) else (c, c) for c in value["choices"]]

@@ -10,10 +10,12 @@ from urllib.parse import urlsplit
 
 import pytest
 from fake_engine import FakeEngine
+from playwright.sync_api import expect
 
 from blockviz.ui.launch import build_app, launch_settings
 
-WAIT_MS = 20_000
+WAIT_MS = 30_000
+expect.set_options(timeout=WAIT_MS)
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ def serve() -> Iterator[Callable[..., Served]]:
     apps = []
 
     def start(**settings: Any) -> Served:
-        app, served = launch(FakeEngine(**{"step": 0.01, "load_seconds": 0.1, **settings}))
+        app, served = launch(FakeEngine(**{"step": 0.01, "is_ready": True, **settings}))
         apps.append(app)
         return served
 

@@ -15,6 +15,11 @@ from blockviz.ui.words import short
 pytestmark = pytest.mark.browser
 REMOVED = re.compile("removed$")
 KEPT = re.compile("kept$")
+# Visible elements beyond the right edge, those aside that scroll or end in an ellipsis.
+PAST_THE_EDGE = """() => [...document.querySelectorAll("main *")]
+  .filter((e) => !e.closest(".bv-scroll, #table, .bv-chip, .bv-foot"))
+  .filter((e) => e.getBoundingClientRect().width && e.getBoundingClientRect().right > innerWidth + 1)
+  .map((e) => e.outerHTML.slice(0, 90))"""
 
 
 def block(page, name):
@@ -32,13 +37,13 @@ def expect_board(page, *, kept, perplexity, state):
     expect(page.locator("#score .bv-state")).to_have_text(state)
 
 
-def ready(page):
-    expect(page.locator("#work")).to_contain_text(re.compile("Ready|done"))
-    expect(page.locator("#job .bv-lane")).to_be_hidden()
+def opened(page, kept):
+    """Waits until the page shows the view of its link."""
+    expect(page.locator("#score")).to_contain_text(f"{kept} of ")
 
 
 def test_the_page_opens_on_the_finished_example(serve, visit):
-    served = serve(load_seconds=30.0, step=0.2)
+    served = serve(is_ready=False, load_seconds=60.0, step=0.2)
     page = visit(served)
     expect_board(page, kept="58 of 60", state="bundled",
                  perplexity=perplexity_of(served, "18.attn", "7.attn"))  # fmt: skip
@@ -57,7 +62,7 @@ def test_the_page_opens_on_the_finished_example(serve, visit):
 
 
 def test_what_waited_for_the_model_is_measured_when_it_is_ready(serve, visit):
-    served = serve(load_seconds=2.5)
+    served = serve(is_ready=False, load_seconds=2.5)
     page = visit(served)
     block(page, "4.mlp").click()
     expect(page.locator("#score .bv-state")).to_have_text("measuring when the model is ready")
@@ -68,7 +73,6 @@ def test_what_waited_for_the_model_is_measured_when_it_is_ready(serve, visit):
 def test_a_click_switches_a_block_and_shows_the_new_perplexity_and_text(serve, visit):
     served = serve()
     page = visit(served)
-    ready(page)
     name = block(page, "12.mlp").get_attribute("aria-label")
     assert re.fullmatch(r"Block 12\.mlp, perplexity if cut [\d.]+, rank \d+ of 60, kept", name)
     block(page, "12.mlp").click()
@@ -87,7 +91,7 @@ def test_a_click_switches_a_block_and_shows_the_new_perplexity_and_text(serve, v
 def test_the_keyboard_alone_does_everything_and_keeps_its_focus(serve, visit):
     served = serve()
     page = visit(served, "?remove=")
-    ready(page)
+    opened(page, 60)
     assert page.locator('#grid button[tabindex="0"]').count() == 1
     block(page, "0.attn").focus()
     for key in ("End", "ArrowLeft", "ArrowDown", "Home", "ArrowRight", "ArrowRight", "Space"):
@@ -110,14 +114,14 @@ def test_the_keyboard_alone_does_everything_and_keeps_its_focus(serve, visit):
     expect(hint).to_be_hidden()
     page.keyboard.press("?")
     expect(hint).to_be_visible()
-    # The same keys do nothing elsewhere: they are text in the prompt.
-    page.locator("#redo").click()
+    page.locator("#undo").click()
     expect(page.locator("#score")).to_contain_text("59 of 60")
+    page.locator("#redo").click()
+    expect(page.locator("#score")).to_contain_text("60 of 60")
 
 
 def test_shortcuts_are_letters_in_the_prompt(serve, visit):
     page = visit(serve())
-    ready(page)
     page.locator("#prompt textarea").fill("")
     page.locator("#prompt textarea").press_sequentially("u r ?")
     expect(page.locator("#prompt textarea")).to_have_value("u r ?")
@@ -127,7 +131,7 @@ def test_shortcuts_are_letters_in_the_prompt(serve, visit):
 def test_many_quick_toggles_lose_none_and_end_on_the_last(serve, visit):
     served = serve(step=0.05)
     page = visit(served, "?remove=")
-    ready(page)
+    opened(page, 60)
     names = [f"{i}.attn" for i in range(3, 11)]
     for name in names:
         block(page, name).click()
@@ -142,7 +146,7 @@ def test_many_quick_toggles_lose_none_and_end_on_the_last(serve, visit):
 
 def test_a_layer_button_switches_both_blocks(serve, visit):
     page = visit(serve(), "?remove=5.attn")
-    ready(page)
+    opened(page, 59)
     layer = block(page, "5.layer")
     expect(layer).to_have_attribute("aria-label", "Layer 5, both blocks, half removed")
     layer.click()
@@ -154,10 +158,11 @@ def test_a_layer_button_switches_both_blocks(serve, visit):
 
 def test_the_list_of_removed_blocks_is_a_twin_of_the_grid(serve, visit):
     page = visit(serve(), "?remove=5.attn")
-    ready(page)
+    opened(page, 59)
     box = page.get_by_label("Removed blocks")
     box.fill("9.mlp")
     box.press("Enter")
+    box.press("Escape")
     expect(block(page, "9.mlp")).to_have_attribute("aria-checked", "false")
     expect(page.locator("#score")).to_contain_text("58 of 60")
     block(page, "9.mlp").click()
@@ -167,7 +172,7 @@ def test_the_list_of_removed_blocks_is_a_twin_of_the_grid(serve, visit):
 def test_removing_every_block_is_refused_and_nothing_is_lost(serve, visit):
     names = ",".join([*(f"{i}.layer" for i in range(3)), "3.attn"])
     page = visit(serve(n_layers=4), f"?remove={names}")
-    ready(page)
+    opened(page, 1)
     block(page, "3.mlp").click()
     expect(page.locator("#error")).to_contain_text("Keep at least one block.")
     expect(block(page, "3.mlp")).to_have_attribute("aria-checked", "true")
@@ -179,7 +184,7 @@ def test_removing_every_block_is_refused_and_nothing_is_lost(serve, visit):
 
 
 def test_a_link_restores_a_view_and_starts_nothing(serve, visit):
-    served = serve(load_seconds=30.0, step=0.2)
+    served = serve(is_ready=False, load_seconds=60.0, step=0.2)
     page = visit(served, "?remove=3.layer,7.mlp&metric=lds")
     expect(page.locator("#score")).to_contain_text("57 of 60")
     expect(page.locator("#legend")).to_contain_text("Logit disruption")
@@ -196,7 +201,6 @@ def test_a_link_restores_a_view_and_starts_nothing(serve, visit):
 def test_a_reload_finds_the_running_job_again_and_then_its_result(serve, visit):
     served = serve(step=0.1)
     page = visit(served)
-    ready(page)
     page.get_by_role("button", name="Model, text and metrics").click()
     page.get_by_label("Seed").fill("7")
     page.locator("#start-score").click()
@@ -214,7 +218,6 @@ def test_a_reload_finds_the_running_job_again_and_then_its_result(serve, visit):
 def test_cancel_stops_a_job(serve, visit):
     served = serve(step=0.1)
     page = visit(served)
-    ready(page)
     expect(page.locator("#cancel")).to_be_hidden()
     page.get_by_role("button", name="Model, text and metrics").click()
     page.locator("#start-score").click()
@@ -226,7 +229,6 @@ def test_cancel_stops_a_job(serve, visit):
 def test_cancel_stops_a_measurement_and_offers_it_again(serve, visit):
     served = serve(step=0.5)
     page = visit(served)
-    ready(page)
     block(page, "12.mlp").click()
     expect(page.locator("#work")).to_contain_text("Measuring perplexity")
     page.locator("#cancel").click()
@@ -239,7 +241,6 @@ def test_cancel_stops_a_measurement_and_offers_it_again(serve, visit):
 def test_a_model_is_checked_before_it_can_be_loaded(serve, visit):
     served = serve()
     page = visit(served)
-    ready(page)
     page.get_by_role("button", name="Model, text and metrics").click()
     page.get_by_label("Model id").fill("nobody/nothing")
     page.locator("#check").click()
@@ -259,6 +260,8 @@ def test_a_model_is_checked_before_it_can_be_loaded(serve, visit):
 def test_two_visitors_do_not_mix(serve, visit):
     served = serve()
     one, two = visit(served, "?remove="), visit(served, "?remove=")
+    opened(one, 60)
+    opened(two, 60)
     block(one, "3.attn").click()
     block(two, "9.mlp").click()
     block(two, "10.mlp").click()
@@ -270,7 +273,6 @@ def test_two_visitors_do_not_mix(serve, visit):
 
 def test_a_click_on_the_heat_map_picks_the_block(serve, visit):
     page = visit(serve())
-    ready(page)
     box = page.locator("#heat .heatmaplayer").bounding_box()
     # First column of the last row: 0.attn.
     page.mouse.click(box["x"] + 3, box["y"] + box["height"] - 8)
@@ -296,7 +298,6 @@ def test_text_that_bites_is_only_text(serve, visit):
     page = visit(serve(is_hostile=True))
     expect(page.locator("#texts .pruned")).to_contain_text("onerror=")
     expect(page.locator("#header")).to_contain_text("${window.pwned=1}")
-    ready(page)
     page.locator("#prompt textarea").fill(HOSTILE)
     page.locator("#write").click()
     expect(page.locator("#work")).to_contain_text("Writing: done")
@@ -326,15 +327,10 @@ def test_hosted_mode_has_the_demo_only(serve, visit):
 def test_the_page_fits_its_window_in_both_themes(serve, visit, theme, width, tmp_path):
     served = serve(n_layers=80)
     page = visit(served, f"?__theme={theme}", viewport={"width": width, "height": 844})
-    ready(page)
     page.get_by_role("button", name="Model, text and metrics").click()
     expect(page.locator("#check")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") == width
-    past = (
-        "[...document.querySelectorAll('main *')].filter(e => !e.closest('.bv-scroll, #table') && "
-    )
-    past += "e.getBoundingClientRect().width && e.getBoundingClientRect().right > innerWidth + 1)"
-    assert page.evaluate(f"{past}.map(e => e.outerHTML.slice(0, 90))") == []
+    assert page.evaluate(PAST_THE_EDGE) == []
     grid = page.locator("#grid .bv-scroll")
     assert grid.evaluate("e => e.scrollWidth > e.clientWidth")
     paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -350,7 +346,6 @@ def test_the_page_fits_its_window_in_both_themes(serve, visit, theme, width, tmp
 def test_closing_the_page_is_told_to_the_engine(serve, visit):
     served = serve()
     page = visit(served)
-    ready(page)
     page.close()
     other = visit(served)
     for _ in range(100):

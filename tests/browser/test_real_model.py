@@ -1,4 +1,4 @@
-"""The app on the real demo model: switch a block by mouse and by keyboard, read what is measured."""
+"""The app on the real demo model: blocks switched by mouse and keyboard, and what is measured."""
 
 from __future__ import annotations
 
