@@ -17,10 +17,10 @@ from blockviz.session.views import ScoreRequest
 from blockviz.session.writing import write_pair
 from blockviz.types import BlockId, CalibrationSet, PruningPlan
 
-# The first page shows what two cuts do: few enough to read on, enough to see the text change.
+# The first page shows what three cuts do: few, and yet the answer is another one.
 REMOVED = ("18.attn", "7.attn", "14.mlp")
-PROMPT = "The capital of France is"
-N_NEW_TOKENS = 40
+PROMPT = "Why is the sky blue?"
+N_NEW_TOKENS = 48
 DIGITS = 7
 
 
@@ -40,7 +40,7 @@ def main() -> int:
         found = drain(measure_perplexity(model, windows, removed=cut, batch_tokens=512))
         nll = tuple(round(x, DIGITS) for x in found.window_nll)
         live[live_key(cut)] = Perplexity(nll, found.n_tokens)
-    pair = drain(write_pair(model, PROMPT, plan, max_new_tokens=N_NEW_TOKENS, is_chat=False))
+    pair = drain(write_pair(model, PROMPT, plan, max_new_tokens=N_NEW_TOKENS, is_chat=True))
     say("scores")
     table = drain(score_request(model, ScoreRequest()))
     scores = {name: replace(s, seconds=round(s.seconds, 1)) for name, s in table.metrics.items()}

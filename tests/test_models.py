@@ -255,9 +255,7 @@ def test_a_pruned_model_holds_the_kept_weights_and_no_other(model: BlockModel):
 def test_blocks_and_the_rest_are_all_the_parameters(model: BlockModel):
     """What is in no block: embeddings, head, final norm, counted by name."""
     layers = f"{model.family.layers}."
-    outside = sum(
-        p.numel() for n, p in model.module.named_parameters() if not n.startswith(layers)
-    )
+    outside = sum(p.numel() for n, p in model.module.named_parameters() if not n.startswith(layers))
     assert outside + sum(b.n_parameters for b in model.info.blocks) == model.info.n_parameters
 
 
@@ -412,7 +410,7 @@ def test_blocks_that_add_the_stream_themselves_are_refused():
 
 
 def test_an_mlp_that_reads_beside_its_attention_is_refused():
-    """Falcon's two norms both read the layer's input; taken as serial, every sum would still fit."""
+    """Falcon's norms both read the layer's input; taken as serial, every sum would still fit."""
     error = _refusal(
         "falcon",
         vocab_size=64,
@@ -483,4 +481,3 @@ def test_pruning_everything_is_refused(model: BlockModel):
 def test_pruning_a_block_that_is_not_there_is_refused():
     with pytest.raises(BadPlan, match=r"removes 4\.mlp.*layers 0 to 3"):
         shared("llama").prune(tiny.plan("4.mlp"))
-

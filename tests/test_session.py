@@ -85,7 +85,7 @@ def test_measured_perplexity_is_that_of_the_pruned_model(engine: Engine) -> None
     found = run(engine.measure(PLAN))
     assert found.source == "measured"
     pruned = engine._model.prune(PLAN)
-    windows = engine._live._windows
+    windows = engine._live.windows
     by_pruning = run(measure_perplexity(pruned, windows))
     dense = run(measure_perplexity(engine._model, windows))
     assert found.perplexity == pytest.approx(by_pruning.value, rel=1e-5)
@@ -108,7 +108,7 @@ def test_a_plan_is_measured_once_in_whatever_order_it_was_made(engine: Engine) -
 def test_two_visitors_at_once_never_mix(engine: Engine) -> None:
     """Plans measured by threads in each other's way equal the same plans measured alone."""
     plans = [PruningPlan(removed=(BlockId(i, p),)) for i in range(4) for p in ("attn", "mlp")]
-    windows = engine._live._windows
+    windows = engine._live.windows
     alone = [
         run(measure_perplexity(engine._model, windows, removed=p.removed)).value for p in plans
     ]
@@ -274,3 +274,14 @@ def test_every_page_shares_one_loading_of_the_demo_model(
     go.set()
     assert engine.jobs.wait(first, 10).state == "failed"
     assert engine.start_demo() != first
+
+
+def test_scoring_on_the_evaluation_text_warns(engine: Engine, tmp_path: Path) -> None:
+    """To this tokenizer every word of our own text is w0, so its two parts are one and the same."""
+    other = tmp_path / "other.txt"
+    other.write_text(" ".join(f"w{i * i % 61}" for i in range(400)))
+    for calibration, warns in (("own", True), (str(other), False)):
+        request = ScoreRequest(metrics=("bi",), calibration=calibration, n_samples=4, seq_len=64)
+        view = engine.jobs.wait(engine.start_score(request, owner="me"), 60)
+        assert view.state == "done", view.error
+        assert ("also in the calibration text" in view.result["warning"]) == warns

@@ -89,7 +89,12 @@ def test_a_chunked_head_gives_the_logits_of_the_whole(model: BlockModel, batch: 
     head = Head(model, chunk_bytes=17 * tiny.VOCAB * 4)
     hidden = head.hidden(stage.run(stage.stream, 0, ()))
     chunks = list(head.chunks(hidden))
-    assert [(rows.start, rows.stop) for rows, _ in chunks] == [(0, 17), (17, 34), (34, 51), (51, 60)]
+    assert [(rows.start, rows.stop) for rows, _ in chunks] == [
+        (0, 17),
+        (17, 34),
+        (34, 51),
+        (51, 60),
+    ]
     valid = batch.attention_mask.flatten()
     found = torch.cat([logits for _, logits in chunks])
     assert tiny.distance(found[valid], expected[valid]) < 1e-6

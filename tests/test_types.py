@@ -1,4 +1,4 @@
-"""The values that cross the rooms: what they refuse, how they are ordered, written and read back."""
+"""The values that cross the rooms: what they refuse, their order, how they are written and read."""
 
 from __future__ import annotations
 
@@ -60,7 +60,8 @@ def test_a_block_id_reads_as_it_is_written(text: str):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "attn", "1.", ".attn", "-1.attn", "1.head", "1.attn.mlp", "1,attn", "²5.attn", "1_0.mlp"]
+    "text",
+    ["", "attn", "1.", ".attn", "-1.attn", "1.head", "1.attn.mlp", "1,attn", "²5.attn", "1_0.mlp"],
 )
 def test_what_is_no_block_id_is_refused(text: str):
     with pytest.raises(BadPlan, match=r"18\.attn") as caught:

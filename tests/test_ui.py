@@ -351,7 +351,7 @@ def test_a_failed_measurement_leaves_a_stale_board_and_a_way_on(engine):
 def test_forged_write_inputs_never_reach_the_model(prompt, n_new):
     engine = FakeEngine(mode="hosted", is_ready=True, step=0.0)
     visitor = Visitor(model_key=engine.model_key)
-    running = LiveHandlers(engine, Turns()).write(Call("s"), visitor, prompt, n_new, False)
+    running = LiveHandlers(engine, Turns()).write(Call("s"), visitor, prompt, n_new, RAW)
     with pytest.raises(BlockvizError):
         list(running)
     assert engine.calls == []
@@ -412,25 +412,26 @@ def test_a_poll_takes_a_result_once_and_then_rests(engine, visitor):
     engine._tables["t"] = engine.table("example")
     engine._jobs["mine"] = JobView("mine", "score", "done", result={"table_key": "t"})
     state = {**NO_JOBS, "own": "mine"}
-    first = jobs.poll(Call("s"), visitor, state, 0, "ppl", "rank")
+    first = jobs.poll(Call("s"), visitor, state, "ppl", "rank")
     assert (first["visitor"].table_key, first["visitor"].removed) == ("t", ("18.attn",))
     assert first["timer"]["active"] is False
-    second = jobs.poll(Call("s"), visitor, first["jobs"], first["pulse"], "ppl", "rank")
+    second = jobs.poll(Call("s"), visitor, first["jobs"], "ppl", "rank")
     assert "visitor" not in second
+    assert first["job"]["settled"] == second["job"]["settled"] == 1
 
 
 def test_a_cancelled_score_keeps_what_it_has(engine, visitor):
     engine._tables["t"] = engine.table("example")
     engine._jobs["mine"] = JobView("mine", "score", "cancelled", partial={"table_key": "t"})
     state = {**NO_JOBS, "own": "mine"}
-    update = JobHandlers(engine, Turns()).poll(Call("s"), visitor, state, 0, "ppl", "rank")
+    update = JobHandlers(engine, Turns()).poll(Call("s"), visitor, state, "ppl", "rank")
     assert update["visitor"].table_key == "t"
 
 
 def test_a_failed_job_shows_its_words(engine, visitor):
     engine._jobs["mine"] = JobView("mine", "score", "failed", error="Asked. Found. Do.")
     state = {**NO_JOBS, "own": "mine"}
-    update = JobHandlers(engine, Turns()).poll(Call("s"), visitor, state, 0, "ppl", "rank")
+    update = JobHandlers(engine, Turns()).poll(Call("s"), visitor, state, "ppl", "rank")
     assert update["error"]["text"] == "Asked. Found. Do."
 
 

@@ -99,7 +99,7 @@ def tokenizer() -> transformers.PreTrainedTokenizerFast:
     words = {f"w{i}": i for i in range(VOCAB)}
     inner = Tokenizer(models.WordLevel(words, unk_token="w0"))
     inner.pre_tokenizer = pre_tokenizers.Whitespace()
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="w0")
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=inner)
 
 
 def windows(

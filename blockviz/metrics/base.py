@@ -21,7 +21,7 @@ METRICS: Registry[type[Metric]] = Registry("metric")
 class Metric:
     """A published importance metric. Its dataclass fields are its parameters.
 
-    title: short name on screen; meaning: one sentence, what a low score says; reference: URL.
+    title: short name on screen; meaning: what it measures, in one sentence; reference: URL.
     """
 
     name: ClassVar[str]

@@ -19,7 +19,7 @@ class BlockInfluence(ActivationMetric):
 
     name = "bi"
     title = "Block influence"
-    meaning = "Low: the block hardly turns the residual stream."
+    meaning = "How far the block turns the residual stream."
     reference = "https://arxiv.org/abs/2403.03853"
     unit_label = "1 - cosine"
     needs = (StreamCosine,)

@@ -30,7 +30,7 @@ class LogitDisruption(AblationMetric):
 
     name = "lds"
     title = "Logit disruption"
-    meaning = "Low: the likeliest words keep their order of merit without the block."
+    meaning = "How far the strongest logits turn when the block is removed."
     reference = "https://aclanthology.org/2026.findings-eacl.193/"
     unit_label = "1 - cosine"
 

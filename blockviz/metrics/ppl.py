@@ -29,7 +29,7 @@ class MaskedPerplexity(AblationMetric):
 
     name = "ppl"
     title = "Perplexity when cut"
-    meaning = "Low: the model predicts the calibration text as well without the block."
+    meaning = "Perplexity of the calibration text with only this block removed."
     reference = "https://arxiv.org/abs/2406.10594"
     unit_label = "perplexity"
 

@@ -19,7 +19,7 @@ class RelativeMagnitude(ActivationMetric):
 
     name = "rm"
     title = "Relative magnitude"
-    meaning = "Low: the block adds little beside what the stream already holds."
+    meaning = "How much the block adds beside what the stream already holds."
     reference = "https://arxiv.org/abs/2309.09299"
     unit_label = "ratio"
     needs = (RelativeSize,)

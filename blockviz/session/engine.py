@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from blockviz.compute_lock import ComputeLock, steps
+from blockviz.data import overlap_warning
 from blockviz.errors import BadSource, OverLimit
 from blockviz.job_view import JobView
 from blockviz.jobs import Jobs
@@ -16,8 +17,8 @@ from blockviz.metrics import METRICS
 from blockviz.models.model import BlockModel
 from blockviz.session.example import Example
 from blockviz.session.live import LiveText, live_key, live_result, open_live_windows
-from blockviz.session.opening import inspect_model, open_model
-from blockviz.session.scoring import check_request, score_request
+from blockviz.session.opening import inspect_model, open_model, open_windows
+from blockviz.session.scoring import check_request, score_windows
 from blockviz.session.views import (
     Continuation,
     Limits,
@@ -155,7 +156,7 @@ class Engine:
         return self.jobs.submit("load", lambda: self._load(model, dtype), owner=owner)
 
     def start_score(self, request: ScoreRequest, *, owner: str) -> str:
-        """The id of a job whose result is {"table_key": ...}; its partial is a ScoreTable."""
+        """The id of a job whose result is {"table_key": ..., "warning": ...}; partial likewise."""
         check_request(request)
         self._check_request(request)
         return self.jobs.submit("score", lambda: self._score(request), owner=owner)
@@ -181,8 +182,11 @@ class Engine:
         yield Done(model.info)
 
     def _score(self, request: ScoreRequest) -> Iterator[Progress | Done]:
-        model, _ = self._loaded()
-        with contextlib.closing(steps(score_request(model, request), self.lock)) as events:
+        model, live = self._loaded()
+        windows = yield from passing(open_windows(model, request))
+        warning = overlap_warning(windows, live.windows)
+        scored = score_windows(model, windows, check_request(request), request)
+        with contextlib.closing(steps(scored, self.lock)) as events:
             for event in events:
                 if isinstance(event, Progress):
                     if event.partial is not None:
@@ -190,7 +194,8 @@ class Engine:
                         event = replace(event, partial={"table_key": table_key})
                     yield event
                 else:
-                    yield Done({"table_key": self._keep(event.result, request)})
+                    table_key = self._keep(event.result, request)
+                    yield Done({"table_key": table_key, "warning": warning})
 
     def _keep(self, table: ScoreTable, request: ScoreRequest) -> str:
         table_key = key("scores", table.provenance, request)

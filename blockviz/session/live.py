@@ -21,7 +21,7 @@ class LiveText:
     def __init__(
         self, model: BlockModel, windows: CalibrationSet, store: Store, example: Example | None
     ) -> None:
-        self._model, self._windows, self._store = model, windows, store
+        self._model, self.windows, self._store = model, windows, store
         info, origin = model.info, windows.origin
         same = (
             example is not None
@@ -57,7 +57,7 @@ class LiveText:
         found = self._stored(live_key(removed))
         if found is None:
             events = measure_perplexity(
-                self._model, self._windows, removed=removed, batch_tokens=512
+                self._model, self.windows, removed=removed, batch_tokens=512
             )
             found = yield from passing(events)
             self._store.put(self._key(live_key(removed)), found)
@@ -68,12 +68,12 @@ class LiveText:
 
     def _key(self, removed: tuple[str, ...]) -> str:
         info = self._model.info
-        token_hash = self._windows.origin.token_hash
+        token_hash = self.windows.origin.token_hash
         return key("live", info.name, info.revision, info.dtype, token_hash, list(removed))
 
     def _result(self, found: Perplexity, baseline: Perplexity, source: str) -> LiveResult:
         info = self._model.info
-        return live_result(found, baseline, self._windows.origin.describe(), info.dtype, source)
+        return live_result(found, baseline, self.windows.origin.describe(), info.dtype, source)
 
 
 def live_result(

@@ -122,6 +122,7 @@ class Continuation:
     pruned: str = ""
     first_difference: int | None = None
     is_complete: bool = False
+    is_chat: bool = False
     note: str = ""
 
 
@@ -142,7 +143,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class MetricCard:
-    """What a screen says about a metric. `meaning` is one sentence; low always means removable."""
+    """What a screen says about a metric: what it measures. Low always means removable."""
 
     name: str
     title: str

@@ -21,7 +21,7 @@ def write_pair(
     max_new_tokens: int,
     is_chat: bool,
     store: Store | None = None,
-    limits: Limits = Limits(),
+    limits: Limits | None = None,
 ) -> Events:
     """Done(Continuation): greedy text of both, streamed in Progress.partial token by token.
 
@@ -29,8 +29,11 @@ def write_pair(
     """
     plan.check(model.info)
     store = Store() if store is None else store
+    limits = Limits() if limits is None else limits
     ids = _checked(model, prompt, limits, max_new_tokens=max_new_tokens, is_chat=is_chat)
-    so_far = Continuation(prompt, note="chat template" if is_chat else "raw prompt")
+    so_far = Continuation(
+        prompt, is_chat=is_chat, note="chat template" if is_chat else "raw prompt"
+    )
     for column, removed in (("original", ()), ("pruned", plan.removed)):
         where = key(
             "text",

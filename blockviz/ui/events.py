@@ -34,7 +34,7 @@ def wire(app: gr.Blocks, screen: Screen, engine: Engine, turns: Turns, jobs: Job
     changes = _plan_events(screen, MapHandlers(engine, turns))
     opened = _job_events(app, screen, jobs)
     wishes = [change.then for change in (*changes, opened)]
-    for trigger in (*wishes, screen["pulse"].change, screen["score"].measure):
+    for trigger in (*wishes, screen["job"].settled, screen["score"].measure):
         screen.listen(
             trigger,
             live.follow,
@@ -80,8 +80,8 @@ def _job_events(app: gr.Blocks, screen: Screen, jobs: JobHandlers) -> gr.events.
     started = ("jobs", "browser", "job", "timer")
     screen.listen(
         screen["timer"].tick, jobs.poll,
-        inputs=("visitor", "jobs", "pulse", *LOOK),
-        outputs=(*EVERYTHING, "jobs", "job", "timer", "pulse"),
+        inputs=("visitor", "jobs", *LOOK),
+        outputs=(*EVERYTHING, "jobs", "job", "timer"),
     )  # fmt: skip
     screen.listen(
         screen["check"].click, jobs.check, inputs=("model", "revision"),

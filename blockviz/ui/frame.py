@@ -6,7 +6,7 @@ import gradio as gr
 
 from blockviz.ui import views
 from blockviz.ui.parts import part
-from blockviz.ui.screen import Screen
+from blockviz.ui.screen import Screen, Update
 
 
 def build_header(screen: Screen) -> None:
@@ -14,15 +14,16 @@ def build_header(screen: Screen) -> None:
     screen.add("header", part("header", {"model": "", "model_facts": "", "data": "", "mode": ""}))
 
 
-def build_scoreboard(screen: Screen) -> None:
+def build_scoreboard(screen: Screen, first: Update) -> None:
     """What never leaves the screen: figures, what is running, and the way back."""
     with gr.Column(elem_id="board"):
         screen.add("score", part("score", {}))
         with gr.Row(elem_id="bar"):
             with gr.Row(elem_id="history"):
                 for name in ("undo", "redo", "reset"):
+                    is_on = first[name]["interactive"]
                     button = gr.Button(
-                        name.capitalize(), interactive=False, elem_id=name, size="sm"
+                        name.capitalize(), interactive=is_on, elem_id=name, size="sm"
                     )
                     screen.add(name, button)
             with gr.Row(elem_id="lanes"):

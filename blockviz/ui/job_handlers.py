@@ -137,9 +137,7 @@ class JobHandlers:
             "work": views.lane("cancelled", "Cancelled"),
         }
 
-    def poll(
-        self, call: Call, visitor: Visitor, jobs: Any, pulse: Any, metric: Any, shade: Any
-    ) -> Update:
+    def poll(self, call: Call, visitor: Visitor, jobs: Any, metric: Any, shade: Any) -> Update:
         """Twice a second while a job runs: the status line, and its result once it is there."""
         own, demo = self._known_job(_own(jobs)), self._known_job(jobs.get("demo"))
         running = [job for job in (own, demo) if job and not job.is_over]
@@ -147,9 +145,10 @@ class JobHandlers:
         ended = [j for j in (own, demo) if j and j.is_over and j.id not in jobs["seen"]]
         for job in ended:
             update |= self._ended(visitor, job, metric, shade)
-            update["pulse"] = (pulse if isinstance(pulse, int) else 0) + 1
+        seen = (*jobs["seen"], *(j.id for j in ended))
         if ended:
-            update["jobs"] = {**jobs, "seen": (*jobs["seen"], *(j.id for j in ended))}
+            update["jobs"] = {**jobs, "seen": seen}
+        update["job"] = {**update["job"], "settled": len(seen)}
         if not running:
             update["timer"] = gr.update(active=False)
         return update

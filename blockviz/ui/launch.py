@@ -17,7 +17,7 @@ from blockviz.ui.learn_tab import build_learn
 from blockviz.ui.load_drawer import build_drawer
 from blockviz.ui.map_tab import build_map
 from blockviz.ui.parts import stylesheet
-from blockviz.ui.screen import Screen
+from blockviz.ui.screen import Screen, Update
 from blockviz.ui.theme import Paper
 from blockviz.ui.turns import Turns
 
@@ -52,19 +52,20 @@ def _assembled(engine: Engine) -> tuple[gr.Blocks, JobHandlers]:
     screen, turns = Screen(), Turns()
     jobs = JobHandlers(engine, turns)
     visitor = jobs.first_visitor()
+    first = jobs.first_screen(visitor)
     with gr.Blocks(
         title="blockviz", analytics_enabled=False, fill_width=True, delete_cache=(300, 3600)
     ) as app:
         _state(screen, visitor)
         build_header(screen)
         build_drawer(screen, engine)
-        build_scoreboard(screen)
+        build_scoreboard(screen, first)
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Map", id="map"):
-                build_map(screen, engine)
+                build_map(screen, engine, first)
             with gr.Tab("Learn", id="learn"):
                 build_learn()
-        _first_paint(screen, engine, jobs)
+        _first_paint(screen, first)
         wire(app, screen, engine, turns, jobs)
     return app, jobs
 
@@ -109,25 +110,17 @@ def _state(screen: Screen, visitor: object) -> None:
     screen.add("visitor", gr.State(visitor))
     screen.add("picked", gr.State(""))
     screen.add("jobs", gr.State(dict(NO_JOBS)))
-    screen.add("pulse", gr.State(0))
     kept = gr.BrowserState({"job": None}, storage_key="blockviz", secret=BROWSER_KEY)
     screen.add("browser", kept)
     screen.add("timer", gr.Timer(0.5, active=False))
 
 
-def _first_paint(screen: Screen, engine: Engine, jobs: JobHandlers) -> None:
+def _first_paint(screen: Screen, first: Update) -> None:
     """The example drawn into the page itself, so that nothing waits for the first answer."""
-    visitor = jobs.first_visitor()
-    first = jobs.first_screen(visitor)
     for name, value in first.items():
         component = screen[name]
         if isinstance(component, (gr.HTML, gr.Plot, gr.Dataframe)):
             component.value = component.postprocess(value)
-        elif isinstance(component, gr.Dropdown):
-            component.choices = [c if isinstance(c, tuple) else (c, c) for c in value["choices"]]
-            component.value = component.postprocess(value["value"])
-        elif isinstance(component, gr.Button):
-            component.interactive = value["interactive"]
 
 
 def _is_loopback(host: str) -> bool:

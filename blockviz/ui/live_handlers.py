@@ -35,7 +35,7 @@ class LiveHandlers:
         turn = self.turns.newest(call.session)
         yield self.drawing.heat(visitor, shade)
         yield from self._measured(call.session, turn, visitor)
-        bundled = None if is_chat is True else self._bundled(visitor, prompt)
+        bundled = self._bundled(visitor, prompt, is_chat)
         if bundled is not None:
             yield {"texts": views.texts(bundled, visitor)}
         elif prompt and not self.turns.is_over(call.session, turn):
@@ -76,12 +76,12 @@ class LiveHandlers:
         )
         yield from self._run(session, turn, visitor, WRITING, events)
 
-    def _bundled(self, visitor: Visitor, prompt: Any) -> Continuation | None:
+    def _bundled(self, visitor: Visitor, prompt: Any, is_chat: Any) -> Continuation | None:
         """The example's text while the screen shows the example: a class opens it for nothing."""
         written = self.engine.example_continuation
         is_same = set(visitor.removed) == set(self.engine.example_removed)
-        is_example = is_same and prompt == self.engine.example_prompt
-        return written if is_example else None
+        is_example = is_same and written is not None and prompt == written.prompt
+        return written if is_example and (is_chat is True) == written.is_chat else None
 
     def _run(
         self, session: str, turn: int, visitor: Visitor, label: str, events: Events

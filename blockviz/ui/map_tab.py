@@ -8,7 +8,7 @@ import gradio as gr
 
 from blockviz.ui.live_handlers import MAX_NEW_TOKENS
 from blockviz.ui.parts import heading, part
-from blockviz.ui.screen import Screen
+from blockviz.ui.screen import Screen, Update
 
 if TYPE_CHECKING:
     from blockviz.session import Engine
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 SHADE_CHOICES = [("Rank", "rank"), ("Value", "value")]
 
 
-def build_map(screen: Screen, engine: Engine) -> None:
-    """Two columns, one on narrow screens."""
+def build_map(screen: Screen, engine: Engine, first: Update) -> None:
+    """Two columns, one on narrow screens. `first`: the finished example as it is first drawn."""
     with gr.Row(elem_id="map-columns"):
         with gr.Column(scale=5, min_width=300, elem_id="map-main"):
-            _grid(screen, engine)
+            _grid(screen, first)
             _heat(screen)
             _texts(screen, engine)
         with gr.Column(scale=2, min_width=280, elem_id="map-side"):
@@ -32,7 +32,7 @@ def build_map(screen: Screen, engine: Engine) -> None:
                 screen.add("ranking", part("ranking", {"lead": "", "rows": [], "empty": ""}))
 
 
-def _grid(screen: Screen, engine: Engine) -> None:
+def _grid(screen: Screen, first: Update) -> None:
     with gr.Column(elem_classes=["bv-panel"]):
         with gr.Row(elem_classes=["bv-headrow"]):
             heading(
@@ -44,10 +44,11 @@ def _grid(screen: Screen, engine: Engine) -> None:
         screen.add("legend", part("legend", {"ramp": "", "note": ""}))
         with gr.Row(elem_classes=["bv-controls"]):
             screen.add("metric", gr.Dropdown(
-                [], label="Colour by", min_width=150, scale=1, elem_id="metric"
+                first["metric"]["choices"], value=first["metric"]["value"], label="Colour by",
+                min_width=150, scale=1, elem_id="metric",
             ))  # fmt: skip
             screen.add("twin", gr.Dropdown(
-                [str(b.id) for b in engine.info.blocks], value=[], multiselect=True, scale=3,
+                first["twin"]["choices"], value=first["twin"]["value"], multiselect=True, scale=3,
                 label="Removed blocks", min_width=220, elem_id="twin",
             ))  # fmt: skip
 
@@ -76,7 +77,8 @@ def _heat(screen: Screen) -> None:
 
 
 def _texts(screen: Screen, engine: Engine) -> None:
-    limits = engine.limits
+    limits, example = engine.limits, engine.example_continuation
+    is_chat = example is not None and example.is_chat
     with gr.Column(elem_classes=["bv-panel"]):
         heading(
             "What it writes",
@@ -93,7 +95,7 @@ def _texts(screen: Screen, engine: Engine) -> None:
                 label="New tokens at most", min_width=180, elem_id="n-new",
             ))  # fmt: skip
             screen.add("chat", gr.Checkbox(
-                value=False, label="Use the chat template", elem_id="chat", min_width=180,
+                value=is_chat, label="Use the chat template", elem_id="chat", min_width=180,
                 visible=engine.info.has_chat_template,
                 info="Off: the prompt goes in as it stands.",
             ))  # fmt: skip

@@ -16,6 +16,7 @@ from blockviz.ui.words import (
     percent,
     short,
     short_dtype,
+    short_revision,
     size,
 )
 
@@ -28,7 +29,7 @@ NO_ERROR: View = {"text": "", "id": ""}
 def header(info: ModelInfo, table: ScoreTable | None, mode: str) -> View:
     """Model chip, data chip and mode."""
     facts = [
-        info.revision[:7],
+        short_revision(info.revision),
         count(info.n_parameters),
         f"{info.n_layers} layers",
         short_dtype(info.dtype),

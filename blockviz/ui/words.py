@@ -58,6 +58,12 @@ def duration(seconds: float) -> str:
     return f"{whole // 60}{THIN}min {whole % 60}{THIN}s"
 
 
+def short_revision(revision: str) -> str:
+    """The first seven digits of a commit; any other name as it is."""
+    is_commit = len(revision) >= 12 and set(revision) <= set("0123456789abcdef")
+    return revision[:7] if is_commit else revision
+
+
 def short_dtype(dtype: str) -> str:
     """`bf16` for `torch.bfloat16` and its kin."""
     name = dtype.removeprefix("torch.")

@@ -18,8 +18,9 @@ KEPT = re.compile("kept$")
 # Visible elements beyond the right edge, those aside that scroll or end in an ellipsis.
 PAST_THE_EDGE = """() => [...document.querySelectorAll("main *")]
   .filter((e) => !e.closest(".bv-scroll, #table, .bv-chip, .bv-foot"))
-  .filter((e) => e.getBoundingClientRect().width && e.getBoundingClientRect().right > innerWidth + 1)
-  .map((e) => e.outerHTML.slice(0, 90))"""
+  .map((e) => [e.getBoundingClientRect(), e.outerHTML.slice(0, 90)])
+  .filter(([box]) => box.width && box.right > innerWidth + 1)
+  .map(([, markup]) => markup)"""
 
 
 def block(page, name):

@@ -1,4 +1,8 @@
+let settled = 0;
 draw((v) => {
+  // A job has ended since the last look: what waited for it can go on now.
+  if (v.settled > settled) trigger("settled", {});
+  settled = Math.max(settled, v.settled || 0);
   root.hidden = !v.text;
   root.dataset.state = v.state;
   const parts = [h("span", { class: "bv-dot", "aria-hidden": "true" }), h("span", { class: "bv-text", dir: "auto" }, v.text)];
