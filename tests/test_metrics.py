@@ -481,6 +481,15 @@ def test_a_model_that_gives_no_numbers_raises(case: str):
             sweep_scores([metric], model, tiny.windows())
 
 
+def test_an_infinite_loss_is_refused_and_a_huge_one_is_a_number():
+    huge = torch.tensor([900.0, 1100.0], dtype=torch.float64)
+    found = MaskedPerplexity().score(AblationTable(huge, {A: huge, B: huge - 1}))
+    assert found.raw[A] == found.baseline == math.exp(700)
+    infinite = torch.tensor([1.0, math.inf], dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"ppl is not finite for 0\.mlp"):
+        MaskedPerplexity().score(AblationTable(huge, {A: huge, B: infinite}))
+
+
 # --- registry and settings ------------------------------------------------------------------------
 
 

@@ -118,7 +118,7 @@ def test_a_text_that_ends_where_the_other_goes_on_is_not_cut():
     [
         (JobView("j", "score", "queued", queue_position=2), "Queued, number 2 in line"),
         (JobView("j", "score", "running", "ppl", 12, 60, elapsed=32, eta=70.2),
-         "ppl, 12 of 60 · 32\u202fs, about 1\u202fmin 10\u202fs left"),
+         "Ppl, 12 of 60 · 32\u202fs, about 1\u202fmin 10\u202fs left"),
         (JobView("j", "score", "cancelled"), "Score cancelled; what was computed is kept"),
         (None, ""),
     ],
@@ -286,7 +286,7 @@ def test_before_the_model_is_ready_others_than_single_cuts_wait():
     handlers = LiveHandlers(engine, Turns())
     updates = list(handlers.follow(Call("s"), visitor, "Once", 8, RAW, "rank"))
     assert engine.calls == []
-    assert updates[1]["score"]["state"] == "measuring when the model is ready"
+    assert updates[0]["score"]["state"] == "measuring when the model is ready"
     assert "as soon as it is ready" in updates[-1]["texts"]["note"]
 
 
@@ -398,7 +398,7 @@ def test_a_reload_finds_its_job_and_a_finished_one_its_result(engine):
     engine._jobs["mine"] = JobView("mine", "score", "running", "ppl", 3, 60)
     update = jobs.open(Call("s"), jobs.first_visitor(), {"job": "mine"}, "rank")
     assert update["jobs"]["own"] == "mine"
-    assert update["job"]["text"].startswith("ppl, 3 of 60")
+    assert update["job"]["text"].startswith("Ppl, 3 of 60")
     engine._tables["t"] = engine.table("example")
     engine._jobs["mine"] = JobView("mine", "score", "done", result={"table_key": "t"})
     assert (

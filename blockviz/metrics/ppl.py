@@ -55,6 +55,11 @@ class MaskedPerplexity(AblationMetric):
         means = {}
         for block, windows in source.values.items():
             nll, error = mean_and_error(windows)
-            perplexity = math.exp(min(nll, 700.0))
+            perplexity = _perplexity(nll)
             means[block] = (perplexity, perplexity * error)
-        return self.scores(means, baseline=math.exp(source.baseline.mean().item()))
+        return self.scores(means, baseline=_perplexity(source.baseline.mean().item()))
+
+
+def _perplexity(nll: float) -> float:
+    """exp(nll), kept below overflow; an infinite loss stays infinite, and so is refused."""
+    return math.exp(min(nll, 700.0)) if math.isfinite(nll) else nll

@@ -13,6 +13,7 @@ from blockviz.ui import inputs, views
 from blockviz.ui.drawing import Drawing, said
 from blockviz.ui.screen import Call, Update
 from blockviz.ui.turns import Turns
+from blockviz.ui.words import sentence
 
 if TYPE_CHECKING:
     from blockviz.session import Engine
@@ -33,12 +34,15 @@ class LiveHandlers:
         """After a change: the perplexity, then the text, unless a newer change comes."""
         self.drawing.check_model(visitor)
         turn = self.turns.newest(call.session)
-        yield self.drawing.heat(visitor, shade)
         yield from self._measured(call.session, turn, visitor)
+        if self.turns.is_over(call.session, turn):
+            return
+        # Drawn last: it costs the browser more than all the rest, and nobody waits for its crosses.
+        yield self.drawing.heat(visitor, shade)
         bundled = self._bundled(visitor, prompt, is_chat)
         if bundled is not None:
             yield {"texts": views.texts(bundled, visitor)}
-        elif prompt and not self.turns.is_over(call.session, turn):
+        elif prompt:
             yield from self._written(call.session, turn, visitor, prompt, n_new, is_chat)
 
     def write(
@@ -106,7 +110,7 @@ def shown(event: Progress | Done, visitor: Visitor, label: str, seconds: float) 
         update: Update = {"work": views.lane("done", f"{label}: done", seconds=seconds)}
         product: object = event.result
     else:
-        stage = event.stage[:1].upper() + event.stage[1:] or label
+        stage = sentence(event.stage) or label
         lane = views.lane("running", stage, done=event.done, total=event.total, seconds=seconds)
         update, product = {"work": lane}, event.partial
     if isinstance(product, Continuation):

@@ -14,6 +14,7 @@ from blockviz.ui.words import (
     duration,
     grouped,
     percent,
+    sentence,
     short,
     short_dtype,
     short_revision,
@@ -278,7 +279,7 @@ def job_lane(job: JobView | None) -> View:
     if job.state == "queued":
         ahead = f", number {job.queue_position} in line" if job.queue_position else ""
         return lane("queued", f"Queued{ahead}")
-    what = job.stage or job.kind.capitalize()
+    what = sentence(job.stage) or job.kind.capitalize()
     if job.state == "running":
         view = lane("running", what, done=job.done, total=job.total, seconds=job.elapsed)
         left = f", about {duration(job.eta)} left" if job.eta else ""

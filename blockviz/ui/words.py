@@ -64,6 +64,11 @@ def short_revision(revision: str) -> str:
     return revision[:7] if is_commit else revision
 
 
+def sentence(text: str) -> str:
+    """The text with a capital first letter."""
+    return text[:1].upper() + text[1:]
+
+
 def short_dtype(dtype: str) -> str:
     """`bf16` for `torch.bfloat16` and its kin."""
     name = dtype.removeprefix("torch.")

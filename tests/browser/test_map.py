@@ -307,6 +307,7 @@ def test_text_that_bites_is_only_text(serve, visit):
     expect(page.locator("#score .bv-state")).to_have_text("measured")
     page.get_by_role("button", name="Model, text and metrics").click()
     page.get_by_label("Model id").fill(f"nobody/{HOSTILE}"[:150])
+    expect(page.get_by_label("Model id")).to_have_value(re.compile("^nobody/"))
     page.locator("#check").click()
     expect(page.locator("#error")).to_contain_text("nobody/")
     assert page.evaluate("window.pwned") is None

@@ -1,14 +1,12 @@
-// gr.Plot reports no clicks, so this listens on the figure itself and again after a remount.
-const box = () => document.querySelector("#heat .js-plotly-plot");
-const hook = () => {
-  const figure = box();
-  if (!figure || !figure.on || figure.dataset.hooked) return;
-  figure.dataset.hooked = "1";
-  figure.on("plotly_click", (event) => {
-    const block = event.points && event.points[0] && event.points[0].customdata;
+// gr.Plot reports no clicks, so this listens on the figure itself, anew at every press: gradio may
+// have drawn another figure since.
+const onPress = (event) => {
+  const figure = event.target.closest && event.target.closest("#heat .js-plotly-plot");
+  if (!figure || !figure.on) return;
+  figure.removeAllListeners("plotly_click");
+  figure.on("plotly_click", (click) => {
+    const block = click.points && click.points[0] && click.points[0].customdata;
     if (typeof block === "string") trigger("pick", { block });
   });
 };
-const home = document.querySelector("#heat");
-if (home) new MutationObserver(hook).observe(home, { childList: true, subtree: true });
-hook();
+document.addEventListener("pointerdown", onPress, true);
