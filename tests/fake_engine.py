@@ -164,7 +164,7 @@ class FakeEngine:
     def start_load(self, model: str, *, dtype: str = "auto", owner: str = "") -> str:
         return self._start("load", 20, lambda: self._loaded(model))
 
-    def start_score(self, request: ScoreRequest, *, owner: str) -> str:
+    def start_score(self, request: ScoreRequest, *, owner: str, address: str = "") -> str:
         return self._start("score", 60, lambda: self._scored(request))
 
     def start_demo(self) -> str:

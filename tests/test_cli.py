@@ -12,6 +12,7 @@ import pytest
 import safetensors.torch
 import tiny
 import torch
+from fake_hub import Repo, fake_hub
 
 from blockviz.cli import main
 from blockviz.types import PruningPlan, ScoreTable
@@ -333,3 +334,34 @@ def test_damaged_weights_are_refused(
     assert "damaged" in refusal(
         capsys, "info", "--model", str(copied(bad, tmp_path / "wide", hidden_size=48))
     )
+
+
+def test_a_model_of_the_hub_is_fetched_and_scored(
+    folder: Path,
+    text: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("BLOCKVIZ_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache" / "huggingface"))
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    files = {file.name: file.read_bytes() for file in folder.iterdir()}
+    local, remote = tmp_path / "local.json", tmp_path / "remote.json"
+    with fake_hub({"owner/tiny": Repo(files)}) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        assert score(Path("owner/tiny"), text, remote) == 0
+        message = refusal(capsys, "info", "--model", "owner/nothing")
+        assert "no model of that name" in message
+    assert score(folder, text, local) == 0
+    found, expected = (json.loads(p.read_text()) for p in (remote, local))
+    assert found["metrics"]["ppl"]["raw"] == expected["metrics"]["ppl"]["raw"]
+    assert found["provenance"]["model"] == "owner/tiny"
+    assert hub.tokens == []
+
+
+def test_a_corrupt_gguf_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for content in (b"", b"GGUF", b"GGUF\x03\x00\x00\x00" + b"\xff" * 400, b"not a model"):
+        path = tmp_path / "bad.gguf"
+        path.write_bytes(content)
+        assert "bad.gguf" in refusal(capsys, "info", "--model", str(path))

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ import torch
 
 from blockviz.errors import BadInput, BadPlan, BadSource, OverLimit, UnknownName
 from blockviz.evaluate import Perplexity, measure_perplexity
-from blockviz.session import Continuation, Engine, JobView, ScoreRequest, Sizes, Visitor
+from blockviz.session import Continuation, Engine, JobView, Limits, ScoreRequest, Sizes, Visitor
+from blockviz.session.allowance import Allowance
 from blockviz.session.example import Example, live_key
 from blockviz.session.scoring import score_windows
 from blockviz.session.writing import first_difference
@@ -285,3 +287,54 @@ def test_scoring_on_the_evaluation_text_warns(engine: Engine, tmp_path: Path) ->
         view = engine.jobs.wait(engine.start_score(request, owner="me"), 60)
         assert view.state == "done", view.error
         assert ("also in the calibration text" in view.result["warning"]) == warns
+
+
+def test_an_hour_has_so_many_long_tasks_and_texts_scored_before_are_free(
+    folder: Path, example: Example
+) -> None:
+    engine = Engine(example=example, live_text="own", limits=Limits(heavy_per_hour=1))
+    engine.jobs.wait(engine.start_load(str(folder)), 120)
+    request = ScoreRequest(metrics=("bi",), calibration="own", n_samples=3, seq_len=32)
+    first = engine.jobs.wait(engine.start_score(request, owner="a", address="1.2.3.4"), 60)
+    again = engine.jobs.wait(engine.start_score(request, owner="b", address="1.2.3.4"), 60)
+    assert again.result["table_key"] == first.result["table_key"]
+    other = replace(request, n_samples=4)
+    with pytest.raises(OverLimit, match="1 of 1 an hour"):
+        engine.start_score(other, owner="a", address="1.2.3.4")
+    engine.start_score(other, owner="a", address="5.6.7.8")
+    engine.close()
+
+
+def test_an_allowance_comes_back_after_an_hour() -> None:
+    now = 0.0
+    allowance = Allowance(2, clock=lambda: now)
+    allowance.take("here")
+    now = 600.0
+    allowance.take("here")
+    allowance.take("there")
+    now = 3000.0
+    with pytest.raises(OverLimit, match="The next is free in 10 min"):
+        allowance.take("here")
+    now = 3600.0
+    allowance.take("here")
+    with pytest.raises(OverLimit, match="2 of 2"):
+        allowance.take("here")
+
+
+def test_a_job_stopped_at_its_limit_keeps_what_is_done(folder: Path, example: Example) -> None:
+    limits = Limits(job_seconds=1)
+    engine = Engine(example=example, live_text="own", limits=limits)
+    engine.jobs.wait(engine.start_load(str(folder)), 120)
+    request = ScoreRequest(
+        metrics=("ppl",), calibration="own", n_samples=60, seq_len=64, engine="reference"
+    )
+    slow = engine.lock.light()
+    job = engine.start_score(request, owner="me")
+    wait_until(engine, job, lambda view: view.partial is not None)
+    with slow:
+        time.sleep(1.2)
+    view = engine.jobs.wait(job, 60)
+    assert view.state == "done", view.error
+    assert "Stopped at the limit" in view.result["warning"]
+    assert engine.table(view.result["table_key"]).is_partial
+    engine.close()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -15,6 +17,7 @@ from blockviz.job_view import JobView
 from blockviz.jobs import Jobs
 from blockviz.metrics import METRICS
 from blockviz.models.model import BlockModel
+from blockviz.session.allowance import Allowance
 from blockviz.session.example import Example
 from blockviz.session.live import LiveText, live_key, live_result, open_live_windows
 from blockviz.session.opening import inspect_model, open_model, open_windows
@@ -60,6 +63,7 @@ class Engine:
         )
         self.lock = ComputeLock()
         self.store = Store()
+        self._allowance = Allowance(self.limits.heavy_per_hour)
         self._live_text = live_text
         self._demo_job, self._demo_lock = "", threading.Lock()
         self._model: BlockModel | None = None
@@ -147,18 +151,24 @@ class Engine:
         with self._demo_lock:
             view = self.jobs.view(self._demo_job)
             if view is None or view.state in ("failed", "cancelled", "expired"):
-                self._demo_job = self.start_load("demo")
+                self._demo_job = self.jobs.submit(
+                    "load", lambda: self._load("demo", "auto"), owner=""
+                )
             return self._demo_job
 
     def start_load(self, model: str, *, dtype: str = "auto", owner: str = "") -> str:
         """The id of a job that loads another model; the present one serves until it is there."""
         self._check_model(model)
+        if self.limits.bundled_only:
+            return self.start_demo()
         return self.jobs.submit("load", lambda: self._load(model, dtype), owner=owner)
 
-    def start_score(self, request: ScoreRequest, *, owner: str) -> str:
+    def start_score(self, request: ScoreRequest, *, owner: str, address: str = "") -> str:
         """The id of a job whose result is {"table_key": ..., "warning": ...}; partial likewise."""
         check_request(request)
         self._check_request(request)
+        if self._scored(request) is None:
+            self._allowance.take(address)
         return self.jobs.submit("score", lambda: self._score(request), owner=owner)
 
     def job(self, job_id: str) -> JobView | None:
@@ -183,19 +193,47 @@ class Engine:
 
     def _score(self, request: ScoreRequest) -> Iterator[Progress | Done]:
         model, live = self._loaded()
+        known = self._scored(request)
+        if known is not None:
+            yield Done({"table_key": known, "warning": ""})
+            return
         windows = yield from passing(open_windows(model, request))
         warning = overlap_warning(windows, live.windows)
         scored = score_windows(model, windows, check_request(request), request)
+        until = time.monotonic() + (self.limits.job_seconds or math.inf)
+        kept: dict[str, str] = {}
         with contextlib.closing(steps(scored, self.lock)) as events:
             for event in events:
-                if isinstance(event, Progress):
-                    if event.partial is not None:
-                        table_key = self._keep(event.partial, request)
-                        event = replace(event, partial={"table_key": table_key})
-                    yield event
-                else:
-                    table_key = self._keep(event.result, request)
-                    yield Done({"table_key": table_key, "warning": warning})
+                if isinstance(event, Done):
+                    kept = {"table_key": self._keep(event.result, request), "warning": warning}
+                    self.store.put(self._asked(request), kept["table_key"])
+                    yield Done(kept)
+                    return
+                if event.partial is not None:
+                    kept = {"table_key": self._keep(event.partial, request), "warning": warning}
+                yield replace(event, partial=kept or None)
+                if time.monotonic() > until:
+                    yield self._stopped(kept)
+                    return
+
+    def _stopped(self, kept: dict[str, str]) -> Done:
+        minutes = (self.limits.job_seconds or 0) / 60
+        if not kept:
+            raise OverLimit(
+                "Blocks were to be scored.",
+                f"Not one batch of windows was done in {minutes:.0f} min, the limit here.",
+                "Ask for shorter windows, or run blockviz on your own machine.",
+            )
+        warning = f"Stopped at the limit of {minutes:.0f} min; the windows done so far are kept."
+        return Done({**kept, "warning": warning})
+
+    def _asked(self, request: ScoreRequest) -> str:
+        return key("asked", self.model_key, self.info.dtype, request)
+
+    def _scored(self, request: ScoreRequest) -> str | None:
+        """The key of the whole table that this request gave before, if it is still kept."""
+        table_key = self.store.get(self._asked(request))
+        return table_key if table_key and self.table(table_key) is not None else None
 
     def _keep(self, table: ScoreTable, request: ScoreRequest) -> str:
         table_key = key("scores", table.provenance, request)

@@ -138,7 +138,6 @@ class Verdict:
     download_bytes: int = 0
     memory_bytes: int = 0
     license: str = ""
-    is_gated: bool = False
 
 
 @dataclass(frozen=True)
@@ -162,12 +161,13 @@ class Limits:
     n_samples: int | None = None
     seq_len: int | None = None
     upload_bytes: int | None = None
-    upload_lines: int | None = None
+    heavy_per_hour: int | None = None
+    job_seconds: int | None = None
     bundled_only: bool = False
 
     @classmethod
     def of(cls, mode: str, environ: Mapping[str, str]) -> Limits:
-        """Those of `local` or `hosted` mode; BLOCKVIZ_MAX_... variables change hosted ones."""
+        """Those of `local` or `hosted` mode; BLOCKVIZ_... variables change hosted ones."""
         if mode == "local":
             return cls()
 
@@ -182,6 +182,7 @@ class Limits:
             n_samples=number("max_samples", 64),
             seq_len=number("max_seq_len", 512),
             upload_bytes=number("max_upload_bytes", 1 << 20),
-            upload_lines=number("max_upload_lines", 2000),
-            bundled_only=environ.get("BLOCKVIZ_ALLOW_ANY", "") != "1",
+            heavy_per_hour=number("heavy_per_hour", 30),
+            job_seconds=number("max_job_seconds", 600),
+            bundled_only=True,
         )

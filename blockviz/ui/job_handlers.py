@@ -123,7 +123,8 @@ class JobHandlers:
         """The Score button."""
         self._refuse_second_job(jobs)
         request = self._request(*raw)
-        return self._started(jobs, self.engine.start_score(request, owner=call.session))
+        job = self.engine.start_score(request, owner=call.session, address=call.address)
+        return self._started(jobs, job)
 
     def cancel(self, call: Call, visitor: Visitor, jobs: Any) -> Update:
         """Stops the running job of this browser and the work of this page."""
@@ -164,7 +165,9 @@ class JobHandlers:
         if job.result is None and job.partial is None:
             return {}
         changed = self._with_result(visitor, job)
-        return self.drawing.everything(changed, metric, shade)
+        warning = job.result.get("warning") if isinstance(job.result, dict) else ""
+        said = {"error": error_view(warning)} if warning else {}
+        return {**self.drawing.everything(changed, metric, shade), **said}
 
     def _with_result(self, visitor: Visitor, job: JobView | None) -> Visitor:
         """The visitor on what a finished job made: another model, or another score table."""

@@ -25,6 +25,7 @@ class Call:
     session: str = ""
     data: Mapping[str, Any] = field(default_factory=dict)
     query: Mapping[str, str] = field(default_factory=dict)
+    address: str = ""
 
 
 def error_view(text: str) -> dict[str, str]:
@@ -105,7 +106,13 @@ def _call_of(event: gr.EventData | None, request: gr.Request | None) -> Call:
     data = getattr(event, "_data", None)
     query = dict(request.query_params) if request else {}
     session = (request.session_hash if request else "") or ""
-    return Call(session, data if isinstance(data, Mapping) else {}, query)
+    client = request.client if request else None
+    return Call(
+        session=session,
+        address=client.host if client else "",
+        data=data if isinstance(data, Mapping) else {},
+        query=query,
+    )
 
 
 def _plain(handler: Handler, names: Sequence[str]) -> Callable[..., list[Any]]:

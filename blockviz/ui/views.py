@@ -251,7 +251,6 @@ def verdict(found: Verdict) -> View:
         ("download", size(found.download_bytes) if found.download_bytes else "nothing to fetch"),
         ("memory", f"about {size(found.memory_bytes)}" if found.memory_bytes else "unknown"),
         ("licence", found.license or "not stated"),
-        ("gated", "yes: accept its terms on the Hub first" if found.is_gated else "no"),
     ]
     return {
         "title": f"{found.name}: {'supported' if found.is_supported else 'not supported'}",
