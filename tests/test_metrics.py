@@ -12,6 +12,7 @@ import torch
 
 from blockviz.engine import sweep
 from blockviz.errors import BadInput, UnknownName
+from blockviz.evaluate import measure_perplexity
 from blockviz.metrics import METRICS, parse_metric, parse_metrics
 from blockviz.metrics.base import ActivationMetric, mean_and_error, weighted_mean_and_error
 from blockviz.metrics.bi import BlockInfluence
@@ -126,6 +127,13 @@ def test_ppl_equals_a_plain_numpy_loop(summation: str):
     assert scores.baseline == pytest.approx(np.exp(whole.mean()), rel=1e-5)  # T-PPL-1
 
 
+@pytest.mark.parametrize("case", ["llama", "neox"])
+def test_t_ppl_1_masking_nothing_gives_the_models_own_perplexity(case: str):
+    model, windows = tiny.model(case), tiny.windows()
+    scores = scored(MaskedPerplexity(), model, windows=windows)
+    assert scores.baseline == pytest.approx(run(measure_perplexity(model, windows)).value, rel=1e-6)
+
+
 def test_t_ppl_2_uniform_logits_give_the_size_of_the_vocabulary():
     model = tiny.model("llama")
     with torch.no_grad():
@@ -152,7 +160,7 @@ def test_t_ppl_3_equal_windows_weigh_every_token_alike():
 
 @pytest.mark.parametrize("case", ["llama", "gemma3", "gpt2", "neox"])
 @pytest.mark.parametrize("name", ["0.attn", "2.mlp"])
-def test_a_block_that_adds_nothing_scores_nothing(case: str, name: str):
+def test_t_ppl_4_t_lds_1_a_block_that_adds_nothing_scores_nothing(case: str, name: str):
     """T-PPL-4, T-LDS-1, T-BI-1: at its lowest under every metric, and the only one there."""
     model, block = no_op(tiny.model(case), case, name), BlockId.parse(name)
     metrics = list(parse_metrics(["bi", "rm", "ppl", "lds:k=64"]))
@@ -220,7 +228,7 @@ def _numpy_lds(dense: np.ndarray, now: np.ndarray, k: int, space: str) -> np.nda
 
 @pytest.mark.parametrize("space", ["raw", "centered", "logprob"])
 @pytest.mark.parametrize("k", [2, 10, 64, 100])  # 100 words are asked of 64
-def test_lds_equals_numpy_and_stays_in_its_range(space: str, k: int):
+def test_t_lds_1_t_lds_2_lds_equals_numpy_and_stays_in_its_range(space: str, k: int):
     dense, now = _random_pair()
     lds = LogitDisruption(k=k, space=space)
     values = lds.per_position(readout(now), lds.remember(readout(dense))).numpy()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -267,6 +269,13 @@ def test_a_task_fits_up_to_sixty_percent_of_what_is_free():
         "10.0 GiB is free, and blockviz takes at most 60% of it (6.0 GiB). "
         "Choose a smaller model or fewer or shorter windows, or close other programs."
     )
+
+
+def test_the_peak_is_this_programs_and_not_its_parents():
+    block = bytearray(b"x" * (256 * 2**20))
+    code = "from blockviz.memory import peak_rss_bytes; print(peak_rss_bytes())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < len(block)
 
 
 def test_the_peak_is_in_bytes_and_grows_with_use():

@@ -6,10 +6,11 @@ every layer is called with for one batch, and runs any stretch of layers from a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
+from torch import nn
 
 from blockviz.models.absence import replaced
 from blockviz.models.model import BlockModel, unwrap
@@ -84,6 +85,7 @@ class Head:
     def __init__(self, model: BlockModel, *, chunk_bytes: int = 24 << 20) -> None:
         self._norm = model.final_norm
         self._out = model.module.get_output_embeddings()
+        self._project = projection(self._out)
         self._softcap = getattr(model.module.config, "final_logit_softcapping", None)
         vocab, itemsize = self._out.weight.shape[0], 4
         self.chunk_rows = max(16, chunk_bytes // (vocab * itemsize))
@@ -96,7 +98,7 @@ class Head:
     @torch.inference_mode()
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """(rows, vocab) of (rows, hidden), in the model's dtype, as the library computes them."""
-        logits = self._out(hidden)
+        logits = self._project(hidden)
         if self._softcap is not None:
             logits = torch.tanh(logits / self._softcap) * self._softcap
         return logits
@@ -106,3 +108,18 @@ class Head:
         for start in range(0, hidden.shape[0], self.chunk_rows):
             rows = slice(start, min(start + self.chunk_rows, hidden.shape[0]))
             yield rows, self.logits(hidden[rows])
+
+
+def projection(out: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What `out` computes, (rows, vocab) of (rows, hidden), by a faster library if there is one.
+
+    torch hands float32 products on a CPU to BLAS; oneDNN, which it uses for bfloat16, took less
+    than half the time for this tall product on a processor with AVX-512 (equal to 1e-6).
+    """
+    weight = out.weight
+    is_plain = type(out) is nn.Linear and not hasattr(out, "_hf_hook")
+    has_op = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    if not (is_plain and has_op and weight.dtype == torch.float32 and weight.device.type == "cpu"):
+        return out
+    linear = torch.ops.mkldnn._linear_pointwise
+    return lambda hidden: linear(hidden, weight, out.bias, "none", [], "")

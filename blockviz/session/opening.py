@@ -29,6 +29,8 @@ from blockviz.types import DataOrigin, Done, Events, Provenance, passing
 def open_model(name: str, *, dtype: str = "auto", device: str = "auto") -> Events:
     """Done(BlockModel) of `demo`, `owner/name[@revision]`, a folder or a GGUF file."""
     ref = parse_model_ref(name)
+    if ref.kind == "hub":  # before the download, not after it
+        check_fits(metadata(ref).n_bytes, f"the weights of {ref.text}")
     files: ModelFiles = yield from passing(fetch_model_files(ref, check_config=check_config))
     folder, quantisation = files.path, files.quantisation
     if files.kind == "gguf":
