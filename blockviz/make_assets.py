@@ -10,17 +10,21 @@ from blockviz.cli.console import drain, say
 from blockviz.evaluate import Perplexity, measure_perplexity
 from blockviz.models.model import BlockModel
 from blockviz.session.example import EXAMPLE_PATH, Example, live_key
+from blockviz.session.judging import judge_windows
+from blockviz.session.lens import read_lens
 from blockviz.session.live import open_live_windows
 from blockviz.session.opening import open_model
 from blockviz.session.scoring import score_request
 from blockviz.session.views import ScoreRequest
 from blockviz.session.writing import write_pair
-from blockviz.types import BlockId, CalibrationSet, PruningPlan
+from blockviz.types import BlockId, CalibrationSet, PruningPlan, Scores
 
 # The first page shows what three cuts do: few, and yet the answer is another one.
 REMOVED = ("18.attn", "7.attn", "14.mlp")
 PROMPT = "Why is the sky blue?"
 N_NEW_TOKENS = 48
+LENS_TEXT = "The Amazon is the largest river in the world by volume of water. It lies in South"
+TASK, TASK_ROWS = "arc_easy", 48
 DIGITS = 7
 
 
@@ -42,20 +46,31 @@ def main() -> int:
         live[live_key(cut)] = Perplexity(nll, found.n_tokens)
     pair = drain(write_pair(model, PROMPT, plan, max_new_tokens=N_NEW_TOKENS, is_chat=True))
     say("scores")
-    table = drain(score_request(model, ScoreRequest()))
-    scores = {name: replace(s, seconds=round(s.seconds, 1)) for name, s in table.metrics.items()}
+    request = ScoreRequest(metrics=("all",), tasks=TASK, limit=TASK_ROWS)
+    table = drain(score_request(model, request))
+    scores = {name: _short(s) for name, s in table.metrics.items()}
+    table = replace(table, metrics=scores)
+    say("what cuts cost")
+    judgement = drain(judge_windows(model, table, windows))
     example = Example(
         info=model.info,
-        table=replace(table, metrics=scores),
+        table=table,
         origin=windows.origin,
         live=live,
         removed=REMOVED,
         continuation=pair,
+        judgement=judgement,
+        lens=drain(read_lens(model, LENS_TEXT)),
     )
     text = json.dumps(_rounded(example.to_json()), indent=1, ensure_ascii=False)
     EXAMPLE_PATH.write_text(text + "\n", encoding="utf-8")
     say(f"Written: {EXAMPLE_PATH.name}, {len(text):,} characters")
     return 0
+
+
+def _short(scores: Scores) -> Scores:
+    """The same scores with numbers of `DIGITS` digits: their ranks are those of the file."""
+    return replace(Scores.from_json(scores.metric, _rounded(scores.to_json())), seconds=0.0)
 
 
 def _rounded(value: object) -> object:

@@ -57,6 +57,17 @@ def _no_other_host(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(socket.socket, "connect", connect_here)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _results_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """An engine of a test neither finds nor leaves results in the cache of this machine."""
+    from blockviz.session import engine
+
+    folder, patch = tmp_path_factory.mktemp("kept"), pytest.MonkeyPatch()
+    patch.setattr(engine, "cache_dir", lambda: folder)
+    yield
+    patch.undo()
+
+
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """Tiny models run on one thread: handing their work to a second takes longer than doing it."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from blockviz.errors import BadSource
 from blockviz.job_view import JobView
+from blockviz.rankings import Between, between, read_scores, tied_with
+from blockviz.session.findings import Findings, Intervals, findings_of, intervals_of, run_label
 from blockviz.session.views import (
     Continuation,
     Limits,
@@ -24,6 +26,9 @@ from blockviz.types import (
     BlockId,
     DataOrigin,
     Done,
+    Judgement,
+    Lens,
+    Measured,
     ModelInfo,
     Progress,
     Provenance,
@@ -78,12 +83,46 @@ def make_table(info: ModelInfo, *, seed: int = 3, dataset: str = "BoolQ passages
     for card in CARDS:
         if card.name != "ppl":
             noisy = {b: v / BASELINE - 1 + draw.uniform(0, 0.05) for b, v in damage.items()}
-            metrics[card.name] = Scores(card.name, card.title, noisy, noisy)
+            spread = {b: tuple(v + draw.gauss(0, 0.02) for _ in range(8)) for b, v in noisy.items()}
+            metrics[card.name] = Scores(card.name, card.title, noisy, noisy, per_window=spread)
     origin = DataOrigin(dataset, "calibration", "stream", 32, 128, 4096, seed=42, token_hash="0")
     provenance = Provenance(
         origin, info.name, info.revision, info.quantisation, info.dtype, info.device, 2, {}
     )
     return ScoreTable(provenance, {card.name: metrics[card.name] for card in CARDS})
+
+
+def make_judgement(table: ScoreTable, *, seed: int = 5) -> Judgement:
+    """Eight windows whose losses rise with the table's own first metric, and some noise."""
+    draw = random.Random(seed)
+    base = [draw.uniform(3.2, 3.8) for _ in range(8)]
+    order = {n: sorted(s.ranks(), key=s.ranks().__getitem__) for n, s in table.metrics.items()}
+    ranks = next(iter(table.metrics.values())).ranks()
+
+    def measured(*blocks: BlockId) -> Measured:
+        rise = sum(0.004 * ranks.get(b, 30) for b in blocks)
+        return Measured(blocks, tuple(x + rise + draw.uniform(-0.01, 0.01) for x in base))
+
+    return Judgement(
+        table.provenance,
+        Measured((), tuple(base)),
+        {b: measured(b) for b in ranks},
+        {n: tuple(measured(*row[:k]) for k in range(1, 6)) for n, row in order.items()},
+    )
+
+
+def make_lens(info: ModelInfo, word: str) -> Lens:
+    depths = ("embedding", *(str(b.id) for b in info.blocks))
+    n = len(depths)
+    return Lens(
+        provenance=Provenance(None, info.name, info.revision, "", info.dtype, info.device, 2, {}),
+        context=("The", " capital"), position=1, depths=depths,
+        tokens=tuple((word, " the") for _ in depths),
+        probabilities=tuple((0.5 + 0.4 * i / n, 0.1) for i in range(n)),
+        entropy=tuple(5 - 4 * i / n for i in range(n)),
+        rank_of_final=tuple(n - i for i in range(n)),
+        kl=tuple(float(n - 1 - i) for i in range(n)),
+    )  # fmt: skip
 
 
 @dataclass
@@ -105,6 +144,8 @@ class FakeEngine:
             self.info = replace(self.info, name=HOSTILE)
         dataset = HOSTILE if self.is_hostile else "BoolQ passages"
         self._tables = {"example": make_table(self.info, dataset=dataset)}
+        self._judgements = {"example": make_judgement(self._tables["example"])}
+        self.example_lens = make_lens(self.info, "Paris")
         self._known: dict[frozenset[BlockId], LiveResult] = {}
         self._jobs: dict[str, JobView] = {}
         self._cancelled: set[str] = set()
@@ -119,10 +160,53 @@ class FakeEngine:
     def metrics(self) -> tuple[MetricCard, ...]:
         return CARDS
 
+    def tasks(self) -> tuple[str, ...]:
+        return ("arc_easy", "piqa")
+
     def table(self, key: str) -> ScoreTable | None:
         if key == "example" and self.info.n_layers != self.n_layers:
             return None
         return self._tables.get(key)
+
+    def judgement(self, key: str) -> Judgement | None:
+        if key == "example" and self.info.n_layers != self.n_layers:
+            return None
+        return self._judgements.get(key)
+
+    def findings(self, table_key: str, judgement_key: str) -> Findings | None:
+        table = self.table(table_key)
+        return findings_of(table, self.judgement(judgement_key)) if table else None
+
+    def intervals(self, table_key: str) -> dict[str, Intervals]:
+        table = self.table(table_key)
+        return intervals_of(table) if table else {}
+
+    def tied(self, table_key: str, metric: str, block: BlockId) -> tuple[BlockId, ...]:
+        table = self.table(table_key)
+        return (tied_with(table.metrics[metric], block) or ()) if table else ()
+
+    def compared(self, table_keys: Sequence[str]) -> Between | None:
+        tables = [t for t in map(self.table, dict.fromkeys(table_keys)) if t is not None]
+        return between(tables, [run_label(t) for t in tables]) if len(tables) > 1 else None
+
+    def import_scores(self, data: object, name: str, table_key: str) -> str:
+        found, table = read_scores(data, self.info, name=name), self.table(table_key)
+        key = f"scores{len(self._tables)}"
+        known = table.metrics if table else {}
+        self._tables[key] = replace(table or found, metrics={**known, **found.metrics})
+        return key
+
+    def lens(self, text: str, position: int = -1) -> Iterator[Progress | Done]:
+        yield Progress("reading", 0, 1)
+        yield Done(make_lens(self.info, HOSTILE if self.is_hostile else "Paris"))
+
+    def start_judge(self, table_key: str, *, owner: str, address: str = "") -> str:
+        return self._start("judge", 20, lambda: self._judged(table_key))
+
+    def _judged(self, table_key: str) -> dict[str, str]:
+        key = f"judgement{len(self._judgements)}"
+        self._judgements[key] = make_judgement(self._tables[table_key])
+        return {"judgement_key": key, "warning": ""}
 
     def sizes(self, plan: PruningPlan) -> Sizes:
         return Sizes.of(self.info, plan)

@@ -7,12 +7,16 @@ import json
 import math
 
 import pytest
+from scipy.stats import kendalltau
 
 from blockviz.evaluate import measure_perplexity
+from blockviz.metrics import METRICS
 from blockviz.models.model import BlockModel
 from blockviz.session.example import EXAMPLE_PATH, Example, live_key
+from blockviz.session.judging import JUDGE_REMOVALS
 from blockviz.session.live import open_live_windows
 from blockviz.session.opening import open_windows
+from blockviz.session.scoring import score_request
 from blockviz.session.views import ScoreRequest
 from blockviz.types import BlockId, run
 
@@ -43,9 +47,20 @@ def test_the_example_names_its_schema_and_origin(example: Example) -> None:
 def test_the_example_is_complete(example: Example) -> None:
     blocks = set(example.info.units("block"))
     assert len(blocks) == 60
-    for scores in example.table.metrics.values():
-        assert set(scores.values) == blocks
-        assert set(scores.stderr) == blocks
+    layers = set(example.info.units("layer"))
+    assert tuple(example.table.metrics) == METRICS.names()
+    assert not example.table.is_partial
+    for name, scores in example.table.metrics.items():
+        unit = METRICS.get(name)().unit_for("block")
+        assert set(scores.values) == set(example.info.units(unit))
+        assert scores.stderr is None or set(scores.stderr) == set(scores.values)
+        assert scores.per_window is None or set(scores.per_window) == set(scores.values)
+    assert set(example.judgement.singles) == blocks | layers
+    assert {name: len(curve) for name, curve in example.judgement.curves.items()} == dict.fromkeys(
+        METRICS.names(), JUDGE_REMOVALS
+    )
+    assert not example.judgement.is_partial
+    assert len(example.lens.depths) == 61
     cuts = [(), *((b,) for b in (*blocks, *example.info.units("layer")))]
     assert {live_key(cut) for cut in cuts} <= set(example.live)
     assert live_key(BlockId.parse(b) for b in example.removed) in example.live
@@ -73,6 +88,34 @@ def test_a_few_of_its_cells_come_out_again(example: Example, demo_float32: Block
         assert found.n_tokens == stored.n_tokens == 8 * 127
         assert stored.value == pytest.approx(found.value, rel=TOLERANCE)
         assert math.isclose(stored.nll, found.nll, abs_tol=TOLERANCE)
+
+
+def test_its_scores_come_out_again_in_float32(example: Example, demo_float32: BlockModel) -> None:
+    """Those of one cheap pass over the same windows, and those of no text at all."""
+    found = run(score_request(demo_float32, ScoreRequest(metrics=("bi", "ang_win", "cka", "mag"))))
+    for name, scores in found.metrics.items():
+        stored = example.table.metrics[name]
+        blocks = list(scores.values)
+        assert (
+            kendalltau(
+                [scores.values[b] for b in blocks], [stored.values[b] for b in blocks]
+            ).statistic
+            > 0.97
+        )
+        assert [stored.raw[b] for b in blocks] == pytest.approx(
+            [scores.raw[b] for b in blocks], rel=0.05, abs=2e-3
+        )
+
+
+def test_its_judgement_is_of_the_live_text_and_of_its_own_cuts(example: Example) -> None:
+    judged = example.judgement
+    assert judged.provenance.data == example.origin
+    whole = example.live[()]
+    assert judged.whole.nll == pytest.approx(whole.window_nll, abs=1e-5)
+    for name, curve in example.judgement.curves.items():
+        ranks = example.table.metrics[name].ranks()
+        order = sorted(ranks, key=ranks.__getitem__)
+        assert [m.removed for m in curve] == [tuple(order[: n + 1]) for n in range(len(curve))]
 
 
 def test_the_example_survives_a_round_trip(example: Example) -> None:

@@ -31,6 +31,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cache folder of this test alone: results that others kept are not there."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("BLOCKVIZ_CACHE", str(folder))
+    return folder
+
+
 @pytest.fixture
 def text(tmp_path: Path) -> Path:
     generator = torch.Generator().manual_seed(3)
@@ -365,3 +373,177 @@ def test_a_corrupt_gguf_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFi
         path = tmp_path / "bad.gguf"
         path.write_bytes(content)
         assert "bad.gguf" in refusal(capsys, "info", "--model", str(path))
+
+
+def task_rows(n: int) -> list[dict]:
+    """Questions of 3 words, each with one of two options of 2 words right."""
+    drawn = torch.randint(tiny.VOCAB, (n, 8), generator=torch.Generator().manual_seed(4)).tolist()
+    rows = []
+    for i, (first, second, third, *rest, answer) in enumerate(drawn):
+        choices = [f"w{rest[0]} w{rest[1]}", f"w{rest[2]} w{rest[3]}"]
+        query = f"w{first} w{second} w{third}"
+        rows.append(
+            {"id": f"q{i}", "mode": "choices", "query": query, "choices": choices}
+            | {"answer": answer % 2}
+        )
+    return rows
+
+
+def right_answers(rows: list[dict], *removed: str) -> list[bool]:
+    model, found = tiny.model("llama"), []
+    for row in rows:
+        sums = []
+        for choice in row["choices"]:
+            ids = [int(w[1:]) for w in f"{row['query']} {choice}".split()]
+            with torch.no_grad(), model.masked(tiny.ids(*removed)):
+                logs = model.module(input_ids=torch.tensor([ids])).logits[0].log_softmax(dim=-1)
+            sums.append(logs[2, ids[3]].item() + logs[3, ids[4]].item())
+        found.append((sums[1] > sums[0]) == bool(row["answer"]))
+    return found
+
+
+def test_evaluate_answers_tasks(
+    folder: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows, out = task_rows(30), tmp_path / "r.json"
+    tasks = tmp_path / "mine.jsonl"
+    tasks.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    argv = ["evaluate", "--model", str(folder), "--data", str(text), "--out", str(out)]
+    argv += ["--n-samples", "2", "--seq-len", "16", "--dtype", "float32", "--remove", "1.layer"]
+    assert main([*argv, "--tasks", str(tasks), "--limit", "20"]) == 0
+    original, pruned = json.loads(out.read_text())["rows"]
+    before, after = right_answers(rows[:20]), right_answers(rows[:20], "1.layer")
+    assert before != after
+    entry = original["tasks"]["mine"]
+    assert (entry["n"], entry["n_available"], entry["add_bos"]) == (20, 30, False)
+    assert entry["acc"] == pytest.approx(sum(before) / 20)
+    assert entry["stderr"] == pytest.approx(math.sqrt(entry["acc"] * (1 - entry["acc"]) / 20))
+    assert "change" not in entry and entry["perplexity"] is None
+    entry = pruned["tasks"]["mine"]
+    gaps = torch.tensor(after).double() - torch.tensor(before).double()
+    assert entry["acc"] == pytest.approx(sum(after) / 20)
+    assert entry["change"] == pytest.approx(gaps.mean().item())
+    assert entry["change_stderr"] == pytest.approx(gaps.std(correction=0).item() / math.sqrt(20))
+    assert "20 of 30" in capsys.readouterr().out
+
+    assert main(argv) == 0
+    assert [row["tasks"] for row in json.loads(out.read_text())["rows"]] == [{}, {}]
+    assert "acc" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("tasks", "more", "says"),
+    [
+        ("piqaa", (), "Did you mean piqa?"),
+        ("none.jsonl", (), "none.jsonl was to be read"),
+        ("piqa,piqa", (), "go by the name piqa"),
+        ("piqa", ("--limit", "0"), "first 0 rows"),
+    ],
+)
+def test_bad_tasks_are_refused_before_the_model_is_read(
+    tasks: str, more: tuple[str, ...], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = refusal(capsys, "evaluate", "--model", "no/such-model", "--tasks", tasks, *more)
+    assert says in error
+    assert "no/such-model" not in error
+
+
+def test_a_bos_token_that_is_not_there_is_refused(
+    folder: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tasks = tmp_path / "mine.jsonl"
+    tasks.write_text(json.dumps(task_rows(1)[0]), encoding="utf-8")
+    argv = ["evaluate", "--model", str(folder), "--data", str(text), "--tasks", str(tasks)]
+    sizes = ["--n-samples", "2", "--seq-len", "16"]
+    assert "tokenizer has none" in refusal(capsys, *argv, *sizes, "--add-bos", "yes")
+
+
+def metrics_in(path: Path) -> dict:
+    """Every metric's numbers in a scores file, without the seconds they took."""
+    metrics = json.loads(path.read_text())["metrics"]
+    return {n: {k: v for k, v in m.items() if k != "seconds"} for n, m in metrics.items()}
+
+
+FEW = "all,shapley_perm:m=1,shapley_random:m=8"
+
+
+def test_all_metrics_with_a_task(
+    folder: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows, out, tasks = task_rows(12), tmp_path / "s.json", tmp_path / "mine.jsonl"
+    tasks.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    asked = ["--metrics", FEW, "--tasks", str(tasks), "--limit", "9"]
+    assert score(folder, text, out, *asked) == 0
+    found = metrics_in(out)
+    assert len(found) == 20
+    assert found["acc"]["raw"]["1.attn"] == sum(right_answers(rows[:9], "1.attn")) / 9
+    assert found["acc"]["parameters"]["rows"] == 9
+    assert set(found["cos_win"]["windows"]) >= {"0+1", "2+2", "0+4"}
+    shown = capsys.readouterr().out
+    heads = [line for line in shown.splitlines() if line.startswith("block")]
+    assert len(heads) == 2 and heads[1].split() == ["block", "ang_win", "cos_win"]
+    assert "8 blocks and 4 layers, low = removable (high, under cos_win, acc)" in shown
+    assert score(folder, text, out, "--metrics", FEW) == 0
+    assert metrics_in(out).keys() == found.keys() - {"acc"}
+
+
+def test_a_metric_that_is_there_twice_has_its_settings_in_the_head(
+    folder: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "s.json"
+    assert score(folder, text, out, "--metrics", "lds:k=5,lds:k=9,ppl") == 0
+    assert metrics_in(out).keys() == {"lds:k=5", "lds:k=9", "ppl"}
+    assert capsys.readouterr().out.splitlines()[0].split() == ["block", "lds:k=5", "lds:k=9", "ppl"]
+
+
+def test_evaluations_are_kept_for_the_next_run(
+    folder: Path,
+    text: Path,
+    tmp_path: Path,
+    own_cache: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    first, out = tmp_path / "first.json", tmp_path / "s.json"
+    asked = ["--metrics", "ppl,lds:k=5,shapley_perm:m=1"]
+    assert score(folder, text, first, *asked) == 0
+    assert "evaluations known" not in capsys.readouterr().out
+    files = len(list((own_cache / "results").rglob("*.json")))
+    assert files == 2 * 9 + 9
+    assert score(folder, text, out, *asked) == 0
+    assert metrics_in(out) == metrics_in(first)
+    assert "18 of 18 evaluations known from other runs; --no-resume" in capsys.readouterr().out
+    assert score(folder, text, out, *asked, "--no-resume") == 0
+    assert "evaluations known" not in capsys.readouterr().out
+    assert metrics_in(out) == metrics_in(first)
+    assert len(list((own_cache / "results").rglob("*.json"))) == files
+
+
+def test_info_lists_what_every_metric_scores_and_takes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "m.json"
+    assert main(["info", "--metrics", "--out", str(out)]) == 0
+    shown = capsys.readouterr().out
+    for says in (
+        "cvr             Calibrated weights (block; one pass)",
+        "ang_win         Angular distance (layer; one pass)",
+        "k=100 (2 to 100000)",
+        "space=raw (raw, centered, logprob)",
+        "needs --tasks",
+        "https://arxiv.org/abs/2406.10594",
+    ):
+        assert says in shown
+    data = json.loads(out.read_text())
+    assert data["schema"] == "blockviz/metrics/1" and len(data["metrics"]) == 20
+
+
+def test_bad_tasks_of_a_score_are_refused_before_the_model_is_read(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for asked, says in (
+        (["--metrics", "acc"], "--tasks"),
+        (["--metrics", "acc", "--tasks", "piqaa"], "Did you mean piqa?"),
+        (["--metrics", "acc", "--tasks", "piqa", "--limit", "0"], "first 0 rows"),
+    ):
+        error = refusal(capsys, "score", "--model", "no/such-model", *asked)
+        assert says in error and "no/such-model" not in error

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 BASE = {"types", "errors", "registry", "memory"}
 CORE = BASE | {
     *("sources", "data", "models", "stats", "metrics", "search", "corrections", "evaluate"),
-    *("engine", "export", "store", "jobs"),
+    *("engine", "export", "store", "jobs", "rankings"),
 }
 
 # Room -> the other rooms it may import. A room is a module or a folder of `blockviz`.
@@ -30,12 +30,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": BASE | {"sources"},
     "stats": BASE | {"models"},
     "metrics": BASE | {"stats"},
+    # What several rankings say together: plain numbers in, plain numbers out.
+    "rankings": BASE,
     "search": BASE,
     "corrections": BASE | {"models", "stats"},
     "evaluate": BASE | {"data", "models"},
     "engine": BASE | {"models", "evaluate"},
     "export": BASE | {"models", "corrections"},
-    "plots": BASE,
+    "plots": BASE | {"rankings"},
     "session": CORE,
     "ui": BASE | {"session", "plots"},
     # The cache folder has to be named to the libraries before the session imports them.
@@ -70,6 +72,7 @@ MUST_NOT_KNOW: dict[str, set[str]] = {
     "models": {"gradio", "plotly", "datasets"},
     "stats": MODEL_WORK,
     "metrics": MODEL_WORK,
+    "rankings": NAMED,
     "search": NAMED,
     "corrections": MODEL_WORK,
     "evaluate": MODEL_WORK,

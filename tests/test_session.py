@@ -38,7 +38,7 @@ def example() -> Example:
     """An example of a model that is not the one which the tests load."""
     model = tiny.model("mistral")
     windows = tiny.windows()
-    table = run(score_windows(model, windows, (), ScoreRequest()))
+    table = run(score_windows(model, windows, {}, ScoreRequest()))
     live = {
         live_key(cut): run(measure_perplexity(model, windows, removed=cut))
         for cut in ((), (BlockId(0, "attn"),))

@@ -25,7 +25,7 @@ from blockviz.types import (
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-METRICS = parse_metrics(["ppl", "lds:k=10"])
+METRICS = tuple(parse_metrics(["ppl", "lds:k=10"]).values())
 STATISTICS = (StreamCosine, RelativeSize)
 FEW_BYTES = 1  # no stream but the first is kept: every=4
 FULL, PADDED = tiny.windows(4, 16), tiny.windows(4, 16, lengths=(16, 9, 3, 12))
@@ -135,7 +135,7 @@ def test_statistics_come_out_of_the_same_pass(case: str, engine: str):
     model = shared(case)
     blocks = (*model.info.units("block"), *model.info.units("layer"))
     found = swept(
-        model, PADDED, statistics=STATISTICS, statistic_blocks=blocks, engine=engine
+        model, PADDED, statistics=dict.fromkeys(STATISTICS, blocks), engine=engine
     ).statistics
     running = {(b, kind): kind() for b in blocks for kind in STATISTICS}
     for batch in PADDED.batches(4):
@@ -161,8 +161,7 @@ def test_statistics_alone_need_no_candidates():
         FULL,
         (),
         candidates=model.info.units("block"),
-        statistics=STATISTICS,
-        statistic_blocks=blocks,
+        statistics=dict.fromkeys(STATISTICS, blocks),
     )
     result = run(events)
     assert result.tables == () and tuple(result.statistics.values) == blocks
@@ -171,10 +170,11 @@ def test_statistics_alone_need_no_candidates():
 def test_statistics_are_those_of_the_model_with_blocks_gone():
     model, gone = shared("llama"), tiny.ids("0.layer")
     block = BlockId(2, "mlp")
-    how = {"statistics": STATISTICS, "statistic_blocks": (block,)}
+    how = {"statistics": dict.fromkeys(STATISTICS, (block,))}
     found = swept(model, removed=gone, **how).statistics.values[block]
     expected = swept(
-        model.prune(tiny.plan("0.layer")), **{**how, "statistic_blocks": (BlockId(1, "mlp"),)}
+        model.prune(tiny.plan("0.layer")),
+        statistics=dict.fromkeys(STATISTICS, (BlockId(1, "mlp"),)),
     )
     for name, values in expected.statistics.values[BlockId(1, "mlp")].items():
         torch.testing.assert_close(found[name], values, rtol=1e-6, atol=1e-6)
@@ -198,7 +198,7 @@ def test_every_step_is_counted_and_every_batch_is_a_result():
 @pytest.mark.parametrize("engine", ["fast", "reference"])
 def test_a_partial_result_is_the_sweep_of_fewer_windows(engine: str):
     model = shared("gpt2")
-    how = {"statistics": STATISTICS, "statistic_blocks": model.info.units("block")}
+    how = {"statistics": dict.fromkeys(STATISTICS, model.info.units("block"))}
     events = sweep(
         model,
         FULL,
@@ -230,8 +230,7 @@ def test_a_sweep_that_is_closed_midway_leaves_no_mark(engine: str, n_steps: int)
         candidates=model.info.units("block"),
         removed=tiny.ids("1.mlp"),
         batch_tokens=32,
-        statistics=STATISTICS,
-        statistic_blocks=model.info.units("block"),
+        statistics=dict.fromkeys(STATISTICS, model.info.units("block")),
         engine=engine,
     )
     for _ in range(n_steps):
@@ -245,6 +244,8 @@ def test_a_sweep_that_is_closed_midway_leaves_no_mark(engine: str, n_steps: int)
 
 def test_a_sweep_whose_metric_raises_leaves_no_mark():
     class Failing:
+        compares_logits = False
+
         def positions(self, readout: Readout) -> torch.Tensor:
             return readout.has_target
 

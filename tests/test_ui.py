@@ -441,7 +441,7 @@ def test_a_second_job_of_one_page_waits(engine):
         JobHandlers(engine, Turns()).load(Call("s"), {"own": "mine"}, "demo", "", "auto")
 
 
-GOOD = (["bi"], "demo", None, 32, 128, 42, "stream", "block")
+GOOD = (["bi"], "demo", None, 32, 128, 42, "stream", "block", "", 48)
 
 
 @pytest.mark.parametrize(

@@ -4,30 +4,36 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from blockviz.cli.console import Stopped, complain, drain, say, table, write_json
+from blockviz.cli.insight_commands import judge, stability
 from blockviz.cli.options import check_out, read_plan
+from blockviz.cli.requests import request_of
 from blockviz.errors import BadInput
 from blockviz.session import Engine
-from blockviz.session.catalogue import families_json, info_json, metrics_json
-from blockviz.session.evaluation import evaluate_request
+from blockviz.session.catalogue import (
+    families_json,
+    info_json,
+    metrics_json,
+    settings_of,
+    source_of,
+)
+from blockviz.session.evaluation import evaluate_request, open_tasks
+from blockviz.session.kept import kept_on_disk
 from blockviz.session.opening import open_model, provenance_of
 from blockviz.session.scoring import check_request, score_request
-from blockviz.session.views import ScoreRequest
 from blockviz.session.writing import write_pair
-from blockviz.types import PruningPlan, ScoreTable
+from blockviz.types import BlockId, PruningPlan, Scores, ScoreTable
 
 
 def info(args: argparse.Namespace) -> int:
     check_out(args.out)
     if args.metrics:
         data = metrics_json()
-        table(
-            ["metric", "title", "parameters", "source"],
-            [[m["name"], m["title"], _settings(m), m["reference"]] for m in data["metrics"]],
-        )
+        for metric in data["metrics"]:
+            show_metric(metric)
     elif args.families:
         data = families_json()
         table(["family", "model types"], [[f["name"], f["types"]] for f in data["families"]])
@@ -40,24 +46,15 @@ def info(args: argparse.Namespace) -> int:
     return 0
 
 
-def _settings(metric: dict[str, Any]) -> str:
-    return ", ".join(f"{k}={v}" for k, v in metric["parameters"].items()) or "-"
-
-
-def request_of(args: argparse.Namespace, text: str) -> ScoreRequest:
-    """The request that the common options describe; `text` names the calibration or data."""
-    return ScoreRequest(
-        metrics=tuple(getattr(args, "metrics", "").split(",")),
-        calibration=text,
-        n_samples=args.n_samples,
-        seq_len=args.seq_len,
-        mode=args.calibration_mode,
-        seed=args.seed,
-        unit=getattr(args, "unit", "block"),
-        text_column=args.text_column,
-        is_shuffled=args.shuffle,
-        engine=getattr(args, "engine", "fast"),
-    )
+def show_metric(metric: dict[str, Any]) -> None:
+    """A few lines: what a metric measures, of what, at what cost, its settings, its source."""
+    what = f"{', '.join(metric['units'])}; {metric['cost']}"
+    if metric["needs_tasks"]:
+        what += "; needs --tasks"
+    say(f"{metric['name']:<16}{metric['title']} ({what})")
+    for line in (metric["meaning"], *settings_of(metric), source_of(metric)):
+        say(f"{'':<16}{line}")
+    say()
 
 
 def score(args: argparse.Namespace) -> int:
@@ -65,27 +62,48 @@ def score(args: argparse.Namespace) -> int:
     request = request_of(args, args.calibration)
     check_request(request)
     model = drain(open_model(args.model, dtype=args.dtype, device=args.device))
+    kept = None if args.no_resume else kept_on_disk(model, engine=request.engine)
     try:
-        result: ScoreTable = drain(score_request(model, request))
+        result: ScoreTable = drain(score_request(model, request, kept))
     except Stopped as stop:
+        if kept is not None:
+            complain("blockviz: the same command goes on from here.")
         if stop.partial is not None:
             complain("blockviz: stopped; the windows done so far are kept.")
             write_json(args.out, stop.partial.to_json())
         raise
     show_scores(result)
+    if kept is not None and kept.n_reused:
+        of = kept.n_reused + kept.n_evaluated
+        say(f"{kept.n_reused} of {of} evaluations known from other runs; --no-resume redoes them")
     write_json(args.out, result.to_json())
     return 0
 
 
 def show_scores(result: ScoreTable) -> None:
-    """Every block with its raw scores, lowest (first to remove) by the first metric on top."""
-    metrics = list(result.metrics.values())
-    order = sorted(metrics[0].values, key=metrics[0].ranks().__getitem__)
-    rows = [[str(b), *(_number(m.raw[b]) for m in metrics)] for b in order]
-    table(["block", *(m.metric for m in metrics)], rows)
+    """A table for each unit that was scored: every block with its raw scores.
+
+    Lowest (first to remove) by the first metric on top.
+    """
+    groups: dict[frozenset[BlockId], dict[str, Scores]] = {}
+    for name, scores in result.metrics.items():
+        groups.setdefault(frozenset(scores.values), {})[name] = scores
+    for group in groups.values():
+        first = next(iter(group.values()))
+        order = sorted(first.values, key=first.ranks().__getitem__)
+        rows = [[str(b), *(_number(m.raw[b]) for m in group.values())] for b in order]
+        table(["block", *group], rows)
+        say()
+    counts = [f"{len(g)} {'layers' if _is_layers(g) else 'blocks'}" for g in groups]
+    high = [name for name, m in result.metrics.items() if m.values != m.raw]
+    way = "low = removable" + (f" (high, under {', '.join(high)})" if high else "")
     data = result.provenance.data
     where = data.describe() if data else ""
-    say(f"{len(order)} blocks, low = removable; {where}, {result.provenance.dtype}")
+    say(f"{' and '.join(counts)}, {way}; {where}, {result.provenance.dtype}")
+
+
+def _is_layers(blocks: Iterable[BlockId]) -> bool:
+    return all(b.part == "layer" for b in blocks)
 
 
 def _number(value: float) -> str:
@@ -101,9 +119,12 @@ def evaluate(args: argparse.Namespace) -> int:
             "Use none.",
         )
     plan, request = read_plan(args), request_of(args, args.data)
+    names = [name.strip() for name in args.tasks.split(",") if name.strip()]
+    tasks = drain(open_tasks(names, limit=args.limit))
+    add_bos = {"auto": None, "yes": True, "no": False}[args.add_bos]
     model = drain(open_model(args.model, dtype=args.dtype, device=args.device))
     try:
-        report = drain(evaluate_request(model, request, plan))
+        report = drain(evaluate_request(model, request, plan, tasks, add_bos=add_bos))
     except Stopped as stop:
         if stop.partial is not None:
             complain("blockviz: stopped; the rows done so far are kept.")
@@ -129,6 +150,30 @@ def show_report(report: dict[str, Any]) -> None:
     table(["variant", "perplexity", "rise", "parameters cut"], rows)
     found = report["rows"][0]["perplexity"]
     say(f"{found['n_tokens']} tokens predicted; {found['data']}; {report['provenance']['dtype']}")
+    show_tasks(report)
+
+
+def show_tasks(report: dict[str, Any]) -> None:
+    """A line for each task and variant, in percent; nothing where no task was asked for."""
+    rows = []
+    for name in report["rows"][0]["tasks"]:
+        for row in report["rows"]:
+            found, change = row["tasks"][name], "-"
+            if "change" in found:
+                change = f"{100 * found['change']:+.1f} ± {100 * found['change_stderr']:.1f}"
+            acc = _percent(found["acc"], found["stderr"])
+            norm = _percent(found["acc_norm"], found["acc_norm_stderr"])
+            if found["perplexity"] is not None:
+                norm = f"perplexity {found['perplexity']:.4g}"
+            of = f"{found['n']} of {found['n_available']}"
+            rows.append([name, row["variant"], acc, norm, change, of])
+    if rows:
+        say()
+        table(["task", "variant", "acc %", "acc_norm %", "acc change", "rows"], rows)
+
+
+def _percent(share: float | None, stderr: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} ± {100 * stderr:.1f}"
 
 
 def generate(args: argparse.Namespace) -> int:
@@ -184,6 +229,8 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "info": info,
     "score": score,
     "evaluate": evaluate,
+    "judge": judge,
+    "stability": stability,
     "generate": generate,
     "app": app,
     "bench": bench,

@@ -16,7 +16,9 @@ from blockviz.types import BlockId, PruningPlan
 EPILOG = """examples:
   blockviz info --model demo
   blockviz score --metrics bi,rm,ppl,lds --out scores.json
+  blockviz score --metrics all --tasks arc_easy --limit 100 --out scores.json
   blockviz evaluate --remove 18.attn,7.mlp --data demo --seq-len 512 --n-samples 8
+  blockviz evaluate --remove 18.attn --tasks piqa,arc_easy --limit 100
   blockviz generate --remove 18.attn --prompt "The capital of France is"
   blockviz app
 """
@@ -72,6 +74,8 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="fast, or reference (the whole model for every block, as published) [%(default)s]",
     )
+    _tasks(score, "T", "for metrics of answers to a task (acc, tabp)")
+    _resume(score)
     _out(score)
 
     evaluate = commands.add_parser("evaluate", help="perplexity of the original and of a plan")
@@ -81,7 +85,34 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--correction", default="none", metavar="NAME", help="repair to apply; only none so far"
     )
+    _tasks(evaluate, "T,...", "questions to answer")
+    evaluate.add_argument(
+        "--add-bos",
+        choices=("auto", "yes", "no"),
+        default="auto",
+        help="a BOS token in front of every question: as the tokenizer does, or set [auto]",
+    )
     _out(evaluate)
+
+    judge = commands.add_parser("judge", help="which metric foretold what cuts cost on other text")
+    _model(judge)
+    judge.add_argument(
+        "--scores", type=Path, required=True, metavar="FILE.json", help="written by score --out"
+    )
+    _text(judge, "--data", "held-out text")
+    judge.add_argument(
+        "--blocks", type=int, default=8, metavar="K", help="removals in a row, by each metric [8]"
+    )
+    _resume(judge)
+    _out(judge)
+
+    stability = commands.add_parser(
+        "stability", help="how far rankings move with the text: in one run, and between runs"
+    )
+    stability.add_argument(
+        "scores", type=Path, nargs="+", metavar="FILE.json", help="written by score --out"
+    )
+    _out(stability)
 
     generate = commands.add_parser("generate", help="what the original and a plan write")
     _model(generate)
@@ -139,6 +170,27 @@ def _text(parser: argparse.ArgumentParser, name: str, what: str) -> None:
     )
     parser.add_argument("--seed", type=int, default=42, metavar="S", help="[42]")
     parser.add_argument("--shuffle", action="store_true", help="draw windows in seeded order")
+
+
+def _tasks(parser: argparse.ArgumentParser, metavar: str, what: str) -> None:
+    parser.add_argument(
+        "--tasks",
+        default="",
+        metavar=metavar,
+        help=f"{what}: piqa, arc_easy, arc_challenge, hellaswag, winogrande, openbookqa, boolq, "
+        "lambada_openai, or a .jsonl file",
+    )
+    parser.add_argument(
+        "--limit", type=int, metavar="N", help="the first N rows of each task only [all]"
+    )
+
+
+def _resume(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--no-resume",
+        action="store_true",
+        help="neither use nor keep evaluations of other runs (in the cache folder)",
+    )
 
 
 def _plan(parser: argparse.ArgumentParser) -> None:

@@ -1,8 +1,23 @@
 """Calibration and evaluation token sets: load texts, tokenise them, cut windows, compare sets."""
 
+from blockviz.data.letters import letter_prompts
 from blockviz.data.overlap import overlap, overlap_warning
 from blockviz.data.records import Texts
+from blockviz.data.task_sources import task_sources
+from blockviz.data.tasks import check_tasks, load_tasks, task_name
 from blockviz.data.texts import NAMED_SETS, load_texts
 from blockviz.data.windows import build
 
-__all__ = ["NAMED_SETS", "Texts", "build", "load_texts", "overlap", "overlap_warning"]
+__all__ = [
+    "NAMED_SETS",
+    "Texts",
+    "build",
+    "check_tasks",
+    "letter_prompts",
+    "load_tasks",
+    "load_texts",
+    "overlap",
+    "overlap_warning",
+    "task_name",
+    "task_sources",
+]

@@ -9,14 +9,23 @@ Neither leaves a mask on the model between calls.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack
+from typing import Protocol
 
 import torch
 
-from blockviz.models.model import BlockModel, OnBlock
+from blockviz.models.model import BlockModel
 from blockviz.models.stage import Head, Stage
 from blockviz.types import BlockId, CalibrationBatch
 
 Chunks = Iterator[tuple[slice, torch.Tensor]]
+
+
+class Watcher(Protocol):
+    """Who listens while the plan itself is run, before any candidate is."""
+
+    def on_block(self, block: BlockId, before: torch.Tensor, update: torch.Tensor) -> None: ...
+    def around(self, model: BlockModel) -> AbstractContextManager[None]: ...
 
 
 class FastRoad:
@@ -29,7 +38,7 @@ class FastRoad:
         removed: Iterable[BlockId],
         *,
         memory_bytes: int,
-        on_block: OnBlock | None = None,
+        watcher: Watcher | None = None,
     ) -> None:
         self.removed = frozenset(part for b in removed for part in b.parts)
         self.stage, self.head = Stage(model, batch), Head(model)
@@ -44,13 +53,14 @@ class FastRoad:
         def visit(block: BlockId, before: torch.Tensor, update: torch.Tensor) -> None:
             if keeps_middles and block.part == "mlp":
                 self._middles[block.layer] = before
-            if on_block is not None:
-                on_block(block, before, update)
+            if watcher is not None:
+                watcher.on_block(block, before, update)
 
-        if keeps_middles or on_block is not None:
-            with model.watch(visit):
-                self._streams = self.stage.streams(self.removed, every=self._every)
-        else:
+        with ExitStack() as watching:
+            if keeps_middles or watcher is not None:
+                watching.enter_context(model.watch(visit))
+            if watcher is not None:
+                watching.enter_context(watcher.around(model))
             self._streams = self.stage.streams(self.removed, every=self._every)
 
     def chunks(self, candidate: BlockId | None) -> Chunks:
@@ -82,13 +92,13 @@ class ReferenceRoad:
         removed: Iterable[BlockId],
         *,
         memory_bytes: int = 0,
-        on_block: OnBlock | None = None,
+        watcher: Watcher | None = None,
     ) -> None:
         self.removed = frozenset(part for b in removed for part in b.parts)
         self._model, self._batch = model, batch
         self._valid = _valid_rows(batch, model.device)
-        if on_block is not None:
-            with model.watch(on_block), model.masked(self.removed):
+        if watcher is not None:
+            with model.watch(watcher.on_block), watcher.around(model), model.masked(self.removed):
                 model.logits(batch)
 
     def chunks(self, candidate: BlockId | None) -> Chunks:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 
-from blockviz.engine.roads import ROADS, FastRoad, ReferenceRoad
-from blockviz.evaluate.loss import next_token_nll
-from blockviz.evaluate.perplexity import next_tokens
+from blockviz.engine.reader import BatchReader
+from blockviz.engine.roads import ROADS
+from blockviz.engine.watching import DepthStatistic, Statistic, Watching
 from blockviz.models.model import BlockModel
 from blockviz.types import (
     AblationTable,
@@ -24,6 +24,7 @@ from blockviz.types import (
     CalibrationSet,
     Done,
     Events,
+    LetterPrompts,
     Progress,
     Readout,
 )
@@ -32,18 +33,26 @@ from blockviz.types import (
 class OutputMetric(Protocol):
     """What the sweep asks of an ablation metric; see metrics.AblationMetric."""
 
+    compares_logits: ClassVar[bool]
+
     def positions(self, readout: Readout) -> torch.Tensor: ...
     def remember(self, readout: Readout) -> dict[str, torch.Tensor]: ...
     def per_position(self, readout: Readout, kept: Mapping[str, torch.Tensor]) -> torch.Tensor: ...
 
 
-class Statistic(Protocol):
-    """What the sweep asks of a one-pass statistic; see stats.BlockStatistic."""
+class Kept(Protocol):
+    """Evaluations of earlier runs: for one metric, batch and candidate the windows' means."""
 
-    name: str
+    def get(
+        self, metric: OutputMetric, batch: CalibrationBatch, candidate: BlockId | None
+    ) -> torch.Tensor | None: ...
 
-    def add(self, before: torch.Tensor, update: torch.Tensor, mask: torch.Tensor) -> None: ...
-    def result(self) -> dict[str, torch.Tensor]: ...
+    def put(
+        self,
+        batch: CalibrationBatch,
+        candidate: BlockId | None,
+        found: Sequence[tuple[OutputMetric, torch.Tensor]],
+    ) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -51,11 +60,14 @@ class SweepResult:
     """`tables`: one per metric, in the order given; `statistics`: of the dense model, or None.
 
     `n_windows`: how many calibration windows it covers (fewer than asked if it was stopped).
+    `n_evaluated`, `n_reused`: candidates on a batch that were run, or known from earlier runs.
     """
 
     tables: tuple[AblationTable, ...]
     statistics: BlockStatistics | None
     n_windows: int
+    n_evaluated: int = 0
+    n_reused: int = 0
 
 
 def sweep(
@@ -64,99 +76,122 @@ def sweep(
     metrics: Sequence[OutputMetric],
     *,
     candidates: Sequence[BlockId],
-    statistics: Sequence[type[Statistic]] = (),
-    statistic_blocks: Sequence[BlockId] = (),
+    statistics: Mapping[type[Statistic], Sequence[BlockId]] | None = None,
+    passes: Mapping[DepthStatistic, Sequence[BlockId]] | None = None,
+    prompts: LetterPrompts | None = None,
     removed: Sequence[BlockId] = (),
     engine: str = "fast",
     batch_tokens: int = 1024,
     memory_bytes: int = 1 << 30,
+    kept: Kept | None = None,
 ) -> Events:
     """Done(SweepResult): each candidate left out of the model without `removed`, window by window.
 
-    Yields a Progress after every candidate; after every batch it carries the SweepResult so far.
+    statistics, passes: what to gather of the model without `removed` in the same run of it, and
+    for which blocks. Yields a Progress after every candidate; after every batch it carries the
+    SweepResult so far.
     """
+    if removed:
+        kept = None  # what is kept is known by the candidate alone, not by a plan beneath it
+    watching = Watching(
+        model, calibration, statistics=statistics or {}, passes=passes or {}, prompts=prompts
+    )
+    if any(p.holds_streams for p in passes or ()):
+        one_token = model.info.n_layers * model.info.hidden_size * model.dtype.itemsize
+        batch_tokens = min(batch_tokens, memory_bytes // one_token)
     batch_size = max(1, batch_tokens // calibration.input_ids.shape[1])
-    candidates = tuple(candidates) if metrics else ()
-    pending = _Tables(metrics, candidates)
-    collector = _Collector(statistics, statistic_blocks)
+    order = (None, *candidates) if metrics else (None,)
+    pending = _Tables(metrics, order)
     n_batches = -(-len(calibration) // batch_size)
-    total, done, result = n_batches * (len(candidates) + 1), 0, None
-    n_windows = n_tokens = 0
+    total, done, n_windows = n_batches * len(order), 0, 0
+    result: SweepResult | None = None
     for batch in calibration.batches(batch_size):
-        collector.mask = batch.attention_mask
-        road = ROADS[engine](
-            model,
-            batch,
-            removed,
-            memory_bytes=memory_bytes,
-            on_block=collector.add if statistics else None,
-        )
-        reader = _BatchReader(road, batch, metrics)
-        for candidate in (None, *candidates):
-            if metrics:
-                pending.add(candidate, reader.read(candidate))
+        visit = _Batch(model, batch, metrics, kept)
+        if watching or not visit.is_known(order):
+            watching.begin(batch)
+            watcher = watching if watching else None
+            visit.road = ROADS[engine](
+                model, batch, removed, memory_bytes=memory_bytes, watcher=watcher
+            )
+            watching.end()
+        for candidate in order:
+            pending.add(candidate, visit.read(candidate))
             done += 1
-            if candidate != (None, *candidates)[-1]:
+            if candidate != order[-1]:
                 yield Progress("scoring", done, total, str(candidate or "whole model"))
         n_windows += batch.input_ids.shape[0]
-        n_tokens += int(batch.attention_mask.sum())
-        result = SweepResult(pending.tables(), collector.result(n_tokens, n_windows), n_windows)
+        pending.counts.append(visit.counts)
+        found = watching.result(is_final=n_windows == len(calibration))
+        pending.n_evaluated += visit.n_evaluated
+        pending.n_reused += visit.n_reused
+        result = SweepResult(
+            pending.tables(), found, n_windows, pending.n_evaluated, pending.n_reused
+        )
         yield Progress("scoring", done, total, "windows done", partial=result)
     yield Done(result)
 
 
-class _BatchReader:
-    """Reads every metric off one batch's logits, chunk by chunk, into per-window means."""
+class _Batch:
+    """One batch on its road: each candidate's means, taken from earlier runs where they are known.
+
+    The dense model is read anew as soon as one candidate has to be: what metrics keep of it is not
+    stored.
+    """
 
     def __init__(
         self,
-        road: FastRoad | ReferenceRoad,
+        model: BlockModel,
         batch: CalibrationBatch,
         metrics: Sequence[OutputMetric],
+        kept: Kept | None,
     ) -> None:
-        self._road, self._metrics = road, metrics
-        valid = batch.attention_mask.flatten().nonzero()[:, 0]
-        targets, has_target = next_tokens(batch)
-        self._targets = targets.flatten()[valid]
-        self._has_target = has_target.flatten()[valid]
-        self._window = valid // batch.input_ids.shape[1]
-        self._n_windows = batch.input_ids.shape[0]
-        self._kept: dict[tuple[int, int], dict[str, torch.Tensor]] = {}
+        self._batch, self._metrics, self._kept = batch, metrics, kept
+        self._reader = BatchReader(batch, metrics)
+        self.road: object | None = None
+        self.n_evaluated = self.n_reused = 0
+        self._is_dense_read = False
 
-    @torch.inference_mode()
+    @property
+    def counts(self) -> list[torch.Tensor]:
+        return self._reader.counts
+
+    def is_known(self, order: Sequence[BlockId | None]) -> bool:
+        """Whether no candidate has to be run."""
+        return all(self._known(c) is not None for c in order)
+
     def read(self, candidate: BlockId | None) -> list[torch.Tensor]:
         """(n_windows,) float64 per metric: the mean over the window's positions that count."""
-        sums = torch.zeros(2, len(self._metrics), self._n_windows, dtype=torch.float64)
-        for rows, logits in self._road.chunks(candidate):
-            readout = self._readout(rows, logits)
-            for i, metric in enumerate(self._metrics):
-                if candidate is None and (i, rows.start) not in self._kept:
-                    self._kept[i, rows.start] = metric.remember(readout)
-                values = metric.per_position(readout, self._kept[i, rows.start])
-                counts = metric.positions(readout).cpu()
-                values = torch.where(counts, values.cpu().double(), 0.0)
-                sums[0, i].index_add_(0, self._window[rows], values)
-                sums[1, i].index_add_(0, self._window[rows], counts.double())
-        return list(sums[0] / sums[1])
+        if not self._metrics:
+            return []
+        known = self._known(candidate)
+        if known is not None:
+            self.n_reused += 1
+            return known
+        if candidate is not None and not self._is_dense_read:
+            self._reader.read(self.road, None)
+        self._is_dense_read = True
+        means = self._reader.read(self.road, candidate)
+        self.n_evaluated += 1
+        if self._kept is not None:
+            self._kept.put(self._batch, candidate, list(zip(self._metrics, means, strict=True)))
+        return means
 
-    def _readout(self, rows: slice, logits: torch.Tensor) -> Readout:
-        logits = logits.float()
-        targets = self._targets[rows].to(logits.device)
-        return Readout(
-            logits=logits,
-            nll=next_token_nll(logits, targets),
-            targets=targets,
-            has_target=self._has_target[rows].to(logits.device),
-        )
+    def _known(self, candidate: BlockId | None) -> list[torch.Tensor] | None:
+        if self._kept is None:
+            return None
+        found = [self._kept.get(m, self._batch, candidate) for m in self._metrics]
+        return None if any(f is None for f in found) else found
 
 
 class _Tables:
     """Per-window means as they come in, by metric and candidate."""
 
-    def __init__(self, metrics: Sequence[OutputMetric], candidates: Sequence[BlockId]) -> None:
-        self._candidates = candidates
+    def __init__(self, metrics: Sequence[OutputMetric], order: Sequence[BlockId | None]) -> None:
+        self._order = order
         self._rows: list[dict[BlockId | None, list[torch.Tensor]]]
-        self._rows = [{c: [] for c in (None, *candidates)} for _ in metrics]
+        self._rows = [{c: [] for c in order} for _ in metrics]
+        self.counts: list[list[torch.Tensor]] = []
+        self.n_evaluated = self.n_reused = 0
 
     def add(self, candidate: BlockId | None, means: Sequence[torch.Tensor]) -> None:
         for row, mean in zip(self._rows, means, strict=True):
@@ -166,28 +201,8 @@ class _Tables:
         return tuple(
             AblationTable(
                 baseline=torch.cat(row[None]),
-                values={c: torch.cat(row[c]) for c in self._candidates},
+                values={c: torch.cat(row[c]) for c in self._order if c is not None},
+                counts=torch.cat([batch[i] for batch in self.counts]),
             )
-            for row in self._rows
+            for i, row in enumerate(self._rows)
         )
-
-
-class _Collector:
-    """The one-pass statistics of the blocks that are asked for."""
-
-    def __init__(self, kinds: Sequence[type[Statistic]], blocks: Sequence[BlockId]) -> None:
-        self._running = {b: [kind() for kind in kinds] for b in blocks}
-        self.mask: torch.Tensor = torch.empty(0)
-
-    def add(self, block: BlockId, before: torch.Tensor, update: torch.Tensor) -> None:
-        for statistic in self._running.get(block, ()):
-            statistic.add(before, update, self.mask)
-
-    def result(self, n_tokens: int, n_windows: int) -> BlockStatistics | None:
-        if not self._running:
-            return None
-        values = {
-            block: {f"{s.name}.{k}": v for s in running for k, v in s.result().items()}
-            for block, running in self._running.items()
-        }
-        return BlockStatistics(values, n_tokens, n_windows)

@@ -1,24 +1,43 @@
-"""Every importance metric: one small file each, registered by its name."""
+"""Every importance metric: one small file a formula, registered by its name."""
 
-from blockviz.metrics import bi, lds, ppl, rm
+# In the order in which they are listed everywhere: what is measured first, diagnostics last.
+# isort: off
+from blockviz.metrics import ppl, lds, drift, bi, rm, windows, tabp, weights, cka, shapley, cvr, acc
+
+# isort: on
 from blockviz.metrics.base import (
     METRICS,
     AblationMetric,
     ActivationMetric,
+    Game,
+    GameMetric,
     Metric,
-    parse_metric,
-    parse_metrics,
+    TaskMetric,
+    WeightMetric,
 )
+from blockviz.metrics.parsing import parse_metric, parse_metrics
 
 __all__ = [
     "METRICS",
     "AblationMetric",
     "ActivationMetric",
+    "Game",
+    "GameMetric",
     "Metric",
+    "TaskMetric",
+    "WeightMetric",
+    "acc",
     "bi",
+    "cka",
+    "cvr",
+    "drift",
     "lds",
     "parse_metric",
     "parse_metrics",
     "ppl",
     "rm",
+    "shapley",
+    "tabp",
+    "weights",
+    "windows",
 ]

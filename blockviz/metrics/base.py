@@ -1,9 +1,9 @@
-"""What every importance metric declares, and the two kinds that this version knows."""
+"""What every importance metric declares, and the kinds there are."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
@@ -11,8 +11,18 @@ import torch
 
 from blockviz.errors import BadInput
 from blockviz.registry import Registry
-from blockviz.stats import BlockStatistic
-from blockviz.types import AblationTable, BlockId, BlockStatistics, Readout, Scores
+from blockviz.stats import BlockStatistic, PassStatistic
+from blockviz.types import (
+    UNITS,
+    AblationTable,
+    BlockId,
+    BlockStatistics,
+    Readout,
+    Scores,
+    TaskTable,
+    Unit,
+    WeightTensors,
+)
 
 METRICS: Registry[type[Metric]] = Registry("metric")
 
@@ -21,42 +31,78 @@ METRICS: Registry[type[Metric]] = Registry("metric")
 class Metric:
     """A published importance metric. Its dataclass fields are its parameters.
 
-    title: short name on screen; meaning: what it measures, in one sentence; reference: URL.
+    title: short name on screen; meaning: what it measures, in one sentence; reference: URL;
+    citation: who and when; units: what it can score at once, the first where another is asked for;
+    cost: what it takes, in words.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     meaning: ClassVar[str]
     reference: ClassVar[str]
+    citation: ClassVar[str] = ""
     unit_label: ClassVar[str] = ""
+    units: ClassVar[tuple[Unit, ...]] = UNITS
+    cost: ClassVar[str] = ""
+    # A metric of answers to a task, or one asked of prompts, has to be given a task.
+    wants_tasks: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
     def parameters(self) -> dict[str, Any]:
         return asdict(self)
+
+    def unit_for(self, unit: Unit) -> Unit:
+        """The unit that is scored where `unit` is asked for."""
+        return unit if unit in self.units else self.units[0]
+
+    def needs_tasks(self) -> bool:
+        """Whether it cannot be computed from text alone."""
+        return self.wants_tasks
 
     def scores(
         self,
         means: Mapping[BlockId, tuple[float, float]],
         *,
-        baseline: float | None = None,
+        is_redundancy: bool = False,
+        has_error: bool = True,
+        **more: Any,
     ) -> Scores:
-        """Scores of (raw, standard error) per block for a metric whose raw number says keep."""
+        """Scores of (raw, standard error) per block.
+
+        is_redundancy: the raw number is high where a block can go, so its sign is turned.
+        """
+        sign = -1.0 if is_redundancy else 1.0
         return Scores(
             metric=self.name,
             title=self.title,
-            values={b: raw for b, (raw, _) in means.items()},
+            values={b: sign * raw for b, (raw, _) in means.items()},
             raw={b: raw for b, (raw, _) in means.items()},
-            stderr={b: error for b, (_, error) in means.items()},
+            stderr={b: error for b, (_, error) in means.items()} if has_error else None,
             unit_label=self.unit_label,
             parameters=self.parameters(),
-            baseline=baseline,
+            **more,
         )
 
 
 @dataclass(frozen=True)
 class ActivationMetric(Metric):
-    """A metric of the dense model's residual stream; all of them come from one forward pass."""
+    """A metric of the dense model's residual stream; all of them come from one forward pass.
 
-    needs: ClassVar[tuple[type[BlockStatistic], ...]]
+    `needs`: statistics of single blocks. `passes()`: statistics of many depths, asked with the
+    metric's own parameters; `source.passes[...]` has their results.
+    """
+
+    needs: ClassVar[tuple[type[BlockStatistic], ...]] = ()
+    cost: ClassVar[str] = "one pass"
+
+    def passes(self) -> tuple[PassStatistic, ...]:
+        return ()
+
+    def reads_prompts(self) -> bool:
+        """Whether its pass runs over a task's prompts in place of the calibration text."""
+        return False
 
     def score(self, source: BlockStatistics) -> Scores:
         raise TypeError(f"{self.name} does not say how it scores")
@@ -64,7 +110,13 @@ class ActivationMetric(Metric):
 
 @dataclass(frozen=True)
 class AblationMetric(Metric):
-    """A metric of the output with one more block removed; all of them come from one sweep."""
+    """A metric of the output with one more block removed; all of them come from one sweep.
+
+    `compares_logits`: it needs `readout.dense`, the whole output of the dense model.
+    """
+
+    compares_logits: ClassVar[bool] = False
+    cost: ClassVar[str] = "one sweep"
 
     def positions(self, readout: Readout) -> torch.Tensor:
         """(position,) bool: which positions count."""
@@ -81,7 +133,63 @@ class AblationMetric(Metric):
     def score(self, source: AblationTable) -> Scores:
         """Raw = mean over windows of window means, unless a subclass says otherwise."""
         means = {b: mean_and_error(v) for b, v in source.values.items()}
-        return self.scores(means, baseline=float(source.baseline.mean()))
+        return self.scores(
+            means, baseline=float(source.baseline.mean()), per_window=window_numbers(source.values)
+        )
+
+
+@dataclass(frozen=True)
+class WeightMetric(Metric):
+    """A metric of a block's own parameters, with the loss's gradient if `needs_gradient`.
+
+    With a gradient, `n_windows` of the calibration text are read; it declares them as a field.
+    """
+
+    needs_gradient: ClassVar[bool] = False
+
+    def score(self, source: WeightTensors) -> Scores:
+        raise TypeError(f"{self.name} does not say how it scores")
+
+
+# Asks for the loss with a set of blocks removed, is sent (n_windows,) float64 nats.
+Game = Generator[tuple[BlockId, ...], torch.Tensor, Scores]
+
+
+@dataclass(frozen=True)
+class GameMetric(Metric):
+    """A metric of the losses of many removed sets, chosen as it goes along."""
+
+    cost: ClassVar[str] = "many sets"
+
+    def n_windows(self, available: int) -> int:
+        """How many of the calibration windows every set is measured on."""
+        return available
+
+    def n_sets(self, n_blocks: int) -> int:
+        """How many sets it will ask for at most."""
+        raise TypeError(f"{self.name} does not say what it asks")
+
+    def play(self, blocks: Sequence[BlockId]) -> Game:
+        """Yields removed sets and is sent their window losses; returns the Scores."""
+        raise TypeError(f"{self.name} does not say how it plays")
+
+
+@dataclass(frozen=True)
+class TaskMetric(Metric):
+    """A metric of the answers to a multiple-choice task with one more block removed."""
+
+    wants_tasks: ClassVar[bool] = True
+    cost: ClassVar[str] = "one task a block"
+
+    def score(self, source: TaskTable) -> Scores:
+        raise TypeError(f"{self.name} does not say how it scores")
+
+
+def window_numbers(
+    values: Mapping[BlockId, torch.Tensor], *, sign: float = 1.0
+) -> dict[BlockId, tuple[float, ...]]:
+    """Each block's numbers a window, of (n_windows,) tensors."""
+    return {b: tuple((sign * v).tolist()) for b, v in values.items()}
 
 
 def mean_and_error(windows: torch.Tensor) -> tuple[float, float]:
@@ -103,44 +211,20 @@ def weighted_mean_and_error(total: torch.Tensor, count: torch.Tensor) -> tuple[f
     return mean, error
 
 
-def parse_metrics(names: Iterable[str]) -> tuple[Metric, ...]:
-    """Instances for `name` or `name:parameter=value:...`; `all` stands for every metric."""
-    asked = [n.strip() for n in names if n.strip()]
-    if "all" in asked:
-        asked = [*METRICS.names(), *(n for n in asked if ":" in n)]
-    if not asked:
-        raise BadInput(
-            "Metrics were to be computed.", "None was named.", "Name some, such as bi,ppl."
-        )
-    chosen: dict[str, Metric] = {}
-    for text in asked:
-        metric = parse_metric(text)
-        chosen[metric.name] = metric
-    return tuple(chosen.values())
-
-
-def parse_metric(text: str) -> Metric:
-    """The metric of `lds:k=50:space=centered`; UnknownName or BadInput otherwise."""
-    name, *settings = text.split(":")
-    cls = METRICS.get(name.strip())
-    known = {f.name: f for f in fields(cls)}
-    values: dict[str, Any] = {}
-    for setting in settings:
-        key, _, value = setting.partition("=")
-        if key.strip() not in known or not value.strip():
+def check_settings(metric: Metric) -> None:
+    """BadInput where a parameter is outside the choices or the range that its field declares."""
+    for setting in fields(metric):
+        value, rules = getattr(metric, setting.name), setting.metadata
+        allowed = rules.get("choices")
+        low, high = rules.get("min"), rules.get("max")
+        asked = f"{metric.name}:{setting.name}={value} was asked for."
+        if allowed and value not in allowed:
             raise BadInput(
-                f"The metric {text!r} was asked for.",
-                f"{name} has no setting {setting!r}.",
-                f"Its parameters: {', '.join(known) or 'none'}; write {name}:parameter=value.",
+                asked, f"{setting.name} has no such value.", f"Use {', '.join(allowed)}."
             )
-        values[key.strip()] = _convert(text, value.strip(), known[key.strip()].type)
-    return cls(**values)
-
-
-def _convert(text: str, value: str, kind: Any) -> Any:
-    try:
-        return {"int": int, "float": float}.get(str(kind), str)(value)
-    except ValueError as error:
-        raise BadInput(
-            f"The metric {text!r} was asked for.", f"{value!r} is no {kind}.", "Give a number."
-        ) from error
+        is_number = not isinstance(value, float) or math.isfinite(value)
+        if not is_number:
+            raise BadInput(asked, f"{setting.name} must be a finite number.", "Change it.")
+        if (low is not None and value < low) or (high is not None and value > high):
+            wanted = f"from {low} to {high}" if high is not None else f"at least {low}"
+            raise BadInput(asked, f"{setting.name} must be {wanted}.", "Change it.")

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 import torch
 
-from blockviz.errors import BadInput
 from blockviz.metrics.base import METRICS, AblationMetric
 from blockviz.types import Readout
 
@@ -33,14 +32,7 @@ class LogitDisruption(AblationMetric):
     meaning = "How far the strongest logits turn when the block is removed."
     reference = "https://aclanthology.org/2026.findings-eacl.193/"
     unit_label = "1 - cosine"
-
-    def __post_init__(self) -> None:
-        if self.space not in SPACES or self.k < 2:
-            raise BadInput(
-                f"lds:k={self.k}:space={self.space} was asked for.",
-                "k must be at least 2 and space one of " + ", ".join(SPACES) + ".",
-                "Write for example lds:k=100:space=raw.",
-            )
+    citation = "Hu, Xu, Zhan, Findings of EACL 2026"
 
     def remember(self, readout: Readout) -> dict[str, torch.Tensor]:
         """{`index`: (position, K) int32, `values`: (position, K) float32}, K largest logits."""

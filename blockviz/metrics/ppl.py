@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from blockviz.errors import BadInput
-from blockviz.metrics.base import METRICS, AblationMetric, mean_and_error
+from blockviz.metrics.base import METRICS, AblationMetric, mean_and_error, window_numbers
 from blockviz.types import AblationTable, Readout, Scores
 
 
@@ -32,14 +31,7 @@ class MaskedPerplexity(AblationMetric):
     meaning = "Perplexity of the calibration text with only this block removed."
     reference = "https://arxiv.org/abs/2406.10594"
     unit_label = "perplexity"
-
-    def __post_init__(self) -> None:
-        if self.summation not in ("exact", "published"):
-            raise BadInput(
-                f"ppl:summation={self.summation} was asked for.",
-                "There is no such summation.",
-                "Use exact or published.",
-            )
+    citation = "Zhong et al. 2024, BlockPruner, Eq. 3"
 
     def positions(self, readout: Readout) -> torch.Tensor:
         return readout.has_target
@@ -57,7 +49,11 @@ class MaskedPerplexity(AblationMetric):
             nll, error = mean_and_error(windows)
             perplexity = _perplexity(nll)
             means[block] = (perplexity, perplexity * error)
-        return self.scores(means, baseline=_perplexity(source.baseline.mean().item()))
+        return self.scores(
+            means,
+            baseline=_perplexity(source.baseline.mean().item()),
+            per_window=window_numbers(source.values),
+        )
 
 
 def _perplexity(nll: float) -> float:

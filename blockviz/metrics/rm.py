@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from blockviz.metrics.base import METRICS, ActivationMetric, weighted_mean_and_error
+from blockviz.metrics.base import METRICS, ActivationMetric, weighted_mean_and_error, window_numbers
 from blockviz.stats import RelativeSize
 from blockviz.types import BlockStatistics, Scores
 
@@ -22,11 +22,13 @@ class RelativeMagnitude(ActivationMetric):
     meaning = "How much the block adds beside what the stream already holds."
     reference = "https://arxiv.org/abs/2309.09299"
     unit_label = "ratio"
+    citation = "Samragh et al. 2023"
     needs = (RelativeSize,)
 
     def score(self, source: BlockStatistics) -> Scores:
-        means = {}
+        means, windows = {}, {}
         for block, values in source.values.items():
             total, count = values["relative_size.sum"], values["relative_size.count"]
             means[block] = weighted_mean_and_error(total, count)
-        return self.scores(means)
+            windows[block] = total / count
+        return self.scores(means, per_window=window_numbers(windows))

@@ -1,19 +1,46 @@
 """Plain data -> figures and tables; no model, no session, no widgets."""
 
+from blockviz.plots.agreement import agreement_card
+from blockviz.plots.card import Citation, FigureCard, provenance_note
+from blockviz.plots.cka import cka_card
+from blockviz.plots.gromov import gromov_card
 from blockviz.plots.heatmap import SHADE_NOTES, importance_heatmap
+from blockviz.plots.labels import label, slug, visible
+from blockviz.plots.lens import lens_card, lens_tokens_card
+from blockviz.plots.lines import importance_lines, small_multiples
 from blockviz.plots.matrix import SHADES, MetricMatrix, Shade, scores_of
 from blockviz.plots.palette import cividis, ramp
+from blockviz.plots.stability import between_card, stability_card
 from blockviz.plots.table import csv_text, score_rows
+from blockviz.plots.verdict import cumulative_card, singles_card, verdict_card
 
 __all__ = [
     "SHADES",
     "SHADE_NOTES",
+    "Citation",
+    "FigureCard",
     "MetricMatrix",
     "Shade",
+    "agreement_card",
+    "between_card",
     "cividis",
+    "cka_card",
     "csv_text",
+    "cumulative_card",
+    "gromov_card",
     "importance_heatmap",
+    "importance_lines",
+    "label",
+    "lens_card",
+    "lens_tokens_card",
+    "provenance_note",
     "ramp",
     "score_rows",
     "scores_of",
+    "singles_card",
+    "slug",
+    "small_multiples",
+    "stability_card",
+    "verdict_card",
+    "visible",
 ]

@@ -12,7 +12,7 @@ from blockviz.types import BlockId
 PARTS = (("attn", "attention"), ("mlp", "MLP"))
 FONT = "system-ui, -apple-system, Segoe UI, Roboto, sans-serif"
 GAP = 1.5
-ROW_HEIGHT = 34
+ROW_HEIGHT, LOW_ROW_HEIGHT, MANY_ROWS = 34, 24, 8
 SHADE_NOTES = {
     "rank": "Coloured by rank: each row runs from its most removable block to its most needed one.",
     "value": "Coloured by value, clipped at each row's 5th and 95th percentile.",
@@ -81,6 +81,7 @@ def _laid_out(figure: go.Figure, matrix: MetricMatrix, n_layers: int) -> go.Figu
     step = 5 if n_layers <= 40 else 10
     ticks = [i for i in range(n_layers) if i % step == 0]
     second = n_layers + GAP
+    row_height = ROW_HEIGHT if len(matrix.metrics) <= MANY_ROWS else LOW_ROW_HEIGHT
     figure.update_xaxes(
         tickvals=[*ticks, *(second + i for i in ticks)], ticktext=[str(i) for i in ticks] * 2,
         showgrid=False, zeroline=False, fixedrange=True, ticks="", title=None,
@@ -91,7 +92,7 @@ def _laid_out(figure: go.Figure, matrix: MetricMatrix, n_layers: int) -> go.Figu
         autorange="reversed", zeroline=False, fixedrange=True, ticks="", automargin=True,
     )  # fmt: skip
     return figure.update_layout(
-        height=54 + ROW_HEIGHT * len(matrix.metrics), dragmode=False,
+        height=54 + row_height * len(matrix.metrics), dragmode=False,
         margin={"l": 8, "r": 4, "t": 24, "b": 26},
         font={"color": GREY, "size": 12.5, "family": FONT},
         paper_bgcolor=TRANSPARENT, plot_bgcolor=TRANSPARENT,

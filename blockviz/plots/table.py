@@ -4,29 +4,41 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from blockviz.plots.matrix import MetricMatrix
-from blockviz.types import ModelInfo
+from blockviz.types import BlockId, ModelInfo
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
-def score_rows(matrix: MetricMatrix, info: ModelInfo) -> tuple[list[str], list[list[object]]]:
-    """(headers, rows): one row per block with its parameters, each metric's raw number and rank."""
+def score_rows(
+    matrix: MetricMatrix,
+    info: ModelInfo,
+    intervals: Mapping[str, Mapping[BlockId, tuple[int, int]]] | None = None,
+) -> tuple[list[str], list[list[object]]]:
+    """(headers, rows): one row per block with its parameters, each metric's raw number and rank.
+
+    intervals: metric -> the ranks that each block could have, written behind the rank.
+    """
+    known = intervals or {}
     headers = ["block", "parameters"]
-    for title, unit in zip(matrix.titles, matrix.units, strict=True):
+    for name, title, unit in zip(matrix.metrics, matrix.titles, matrix.units, strict=True):
         headers += [f"{title} ({unit})" if unit else title, f"rank by {title}"]
+        headers += [f"lowest rank by {title}", f"highest rank by {title}"] if name in known else []
     parameters = {b.id: b.n_parameters for b in info.blocks}
     rows = []
     for column, block in enumerate(matrix.blocks):
         row: list[object] = [str(block), parameters.get(block, 0)]
-        for metric in range(len(matrix.metrics)):
+        for metric, name in enumerate(matrix.metrics):
             raw, rank = matrix.raw[metric, column], matrix.ranks[metric, column]
             is_scored = bool(np.isfinite(rank))
             row += [float(f"{raw:.6g}"), int(rank)] if is_scored else ["", ""]
+            if name in known:
+                unit = block if block in known[name] else BlockId(block.layer, "layer")
+                row += known[name].get(unit, ("", ""))
         rows.append(row)
     return headers, rows
 

@@ -2,27 +2,87 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from typing import Any
 
-from blockviz.metrics import METRICS
+from blockviz.metrics import METRICS, Metric
 from blockviz.models.load import known_families
 from blockviz.types import ModelInfo
 
+_COLUMNS = ("name", "title", "what it measures", "unit", "cost", "parameters", "source")
+
 
 def metrics_json() -> dict[str, Any]:
-    """Every metric with its parameters' defaults, what a low score means, and its source."""
-    rows = [
-        {
-            "name": cls.name,
-            "title": cls.title,
-            "meaning": cls.meaning,
-            "unit_label": cls.unit_label,
-            "parameters": cls().parameters(),
-            "reference": cls.reference,
-        }
-        for cls in METRICS.classes()
-    ]
-    return {"schema": "blockviz/metrics/1", "metrics": rows}
+    """Every metric: what it measures, of what, at what cost, its parameters and its source."""
+    return {"schema": "blockviz/metrics/1", "metrics": [_metric_json(c) for c in METRICS.classes()]}
+
+
+def _metric_json(cls: type[Metric]) -> dict[str, Any]:
+    return {
+        "name": cls.name,
+        "title": cls.title,
+        "meaning": cls.meaning,
+        "unit_label": cls.unit_label,
+        "units": [unit for unit in ("block", "layer") if unit in cls.units],
+        "cost": cls.cost,
+        "needs_tasks": cls().needs_tasks(),
+        "parameters": {
+            field.name: {
+                "default": field.default,
+                **{k: field.metadata[k] for k in ("label", "min", "max") if k in field.metadata},
+                **({"choices": list(c)} if (c := field.metadata.get("choices")) else {}),
+            }
+            for field in fields(cls)
+        },
+        "reference": cls.reference,
+        "citation": cls.citation,
+    }
+
+
+def settings_of(metric: Mapping[str, Any]) -> Iterator[str]:
+    """`k=100 (at least 1)` for every parameter of an entry of metrics_json."""
+    for name, rules in metric["parameters"].items():
+        default, low, high = (rules.get(k) for k in ("default", "min", "max"))
+        text = f"{name}={str(default).lower() if isinstance(default, bool) else default}"
+        if rules.get("choices"):
+            text += f" ({', '.join(map(str, rules['choices']))})"
+        elif isinstance(default, bool):
+            text += " (true, false)"
+        elif high is not None:
+            text += f" ({low} to {high})"
+        elif low is not None:
+            text += f" (at least {low})"
+        yield text
+
+
+def source_of(metric: Mapping[str, Any]) -> str:
+    return " · ".join(text for text in (metric["citation"], metric["reference"]) if text)
+
+
+def metrics_markdown() -> str:
+    """The table of all metrics for the README."""
+    rows = [_COLUMNS, ("---",) * len(_COLUMNS)]
+    for metric in metrics_json()["metrics"]:
+        settings = [f"`{head}`{tail}" for head, tail in map(_cut, settings_of(metric))]
+        rows.append(
+            (
+                f"`{metric['name']}`",
+                metric["title"],
+                metric["meaning"],
+                ", ".join(metric["units"]),
+                metric["cost"],
+                "<br>".join(settings),
+                f"[{metric['citation'] or metric['reference']}]({metric['reference']})",
+            )
+        )
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+
+
+def _cut(setting: str) -> tuple[str, str]:
+    """A setting's assignment, and the rest of it."""
+    head, space, tail = setting.partition(" ")
+    return head, space + tail
 
 
 def families_json() -> dict[str, Any]:

@@ -7,39 +7,52 @@ import math
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 from blockviz.compute_lock import ComputeLock, steps
-from blockviz.data import overlap_warning
-from blockviz.errors import BadSource, OverLimit
+from blockviz.data import load_tasks, overlap_warning
+from blockviz.errors import BadInput, BadSource
 from blockviz.job_view import JobView
 from blockviz.jobs import Jobs
-from blockviz.metrics import METRICS
 from blockviz.models.model import BlockModel
 from blockviz.session.allowance import Allowance
 from blockviz.session.example import Example
+from blockviz.session.judging import JUDGE_REMOVALS, check_table, judge_windows
+from blockviz.session.kept import KeptResults, Shelf
+from blockviz.session.lens import read_lens
 from blockviz.session.live import LiveText, live_key, live_result, open_live_windows
 from blockviz.session.opening import inspect_model, open_model, open_windows
+from blockviz.session.refusals import check_model, check_score, out_of_time
+from blockviz.session.results import Results
 from blockviz.session.scoring import check_request, score_windows
 from blockviz.session.views import (
     Continuation,
     Limits,
     LiveResult,
-    MetricCard,
     ScoreRequest,
     Sizes,
     Verdict,
 )
 from blockviz.session.writing import write_pair
-from blockviz.store import Store, key
-from blockviz.types import Done, Events, ModelInfo, Progress, PruningPlan, ScoreTable, passing
+from blockviz.sources import cache_dir
+from blockviz.store import JsonFolder, Store, key
+from blockviz.types import (
+    Done,
+    Events,
+    Judgement,
+    ModelInfo,
+    Progress,
+    PruningPlan,
+    ScoreTable,
+    passing,
+)
 
-BUNDLED_TEXTS = ("demo", "own")
 ORPHAN_SECONDS = 300
 
 
-class Engine:
+class Engine(Results):
     """What every front end calls. Public methods may be called from any thread.
 
     The loaded model is shared and read-only: a plan is an argument of a call and never outlives
@@ -56,13 +69,14 @@ class Engine:
     ) -> None:
         self.mode = mode
         self.limits = limits or Limits.of(mode, os.environ)
-        self.example = example or Example.load()
+        super().__init__(Store(), example or Example.load())
         is_hosted = mode == "hosted"
         self.jobs = Jobs(
             is_one_per_owner=is_hosted, orphan_seconds=ORPHAN_SECONDS if is_hosted else None
         )
         self.lock = ComputeLock()
-        self.store = Store()
+        # Strangers must not fill the disk; what a trusted person has computed outlives the app.
+        self._shelf: Shelf = self.store if is_hosted else JsonFolder(cache_dir() / "results")
         self._allowance = Allowance(self.limits.heavy_per_hour)
         self._live_text = live_text
         self._demo_job, self._demo_lock = "", threading.Lock()
@@ -75,11 +89,6 @@ class Engine:
         return self._model.info if self._model else self.example.info
 
     @property
-    def model_key(self) -> str:
-        """Changes when another model is loaded; a visitor's plan belongs to one key."""
-        return f"{self.info.name}@{self.info.revision}"
-
-    @property
     def is_ready(self) -> bool:
         return self._live is not None
 
@@ -89,23 +98,11 @@ class Engine:
 
     @property
     def example_continuation(self) -> Continuation | None:
-        return self.example.continuation if self._shows_example() else None
+        return self.example.continuation if self.shows_example() else None
 
     @property
     def example_removed(self) -> tuple[str, ...]:
         return self.example.removed
-
-    def metrics(self) -> tuple[MetricCard, ...]:
-        return tuple(
-            MetricCard(c.name, c.title, c.meaning, c.reference, c.unit_label)
-            for c in METRICS.classes()
-        )
-
-    def table(self, table_key: str) -> ScoreTable | None:
-        """The scores of the example, or those that a finished job named; None if forgotten."""
-        if table_key == "example":
-            return self.example.table if self._shows_example() else None
-        return self.store.get(table_key)
 
     def sizes(self, plan: PruningPlan) -> Sizes:
         return Sizes.of(self.info, plan.check(self.info))
@@ -143,7 +140,7 @@ class Engine:
         return steps(events, self.lock, weight="light")
 
     def inspect(self, model: str) -> Verdict:
-        self._check_model(model)
+        check_model(self.limits, model)
         return inspect_model(model)
 
     def start_demo(self) -> str:
@@ -158,7 +155,7 @@ class Engine:
 
     def start_load(self, model: str, *, dtype: str = "auto", owner: str = "") -> str:
         """The id of a job that loads another model; the present one serves until it is there."""
-        self._check_model(model)
+        check_model(self.limits, model)
         if self.limits.bundled_only:
             return self.start_demo()
         return self.jobs.submit("load", lambda: self._load(model, dtype), owner=owner)
@@ -166,10 +163,23 @@ class Engine:
     def start_score(self, request: ScoreRequest, *, owner: str, address: str = "") -> str:
         """The id of a job whose result is {"table_key": ..., "warning": ...}; partial likewise."""
         check_request(request)
-        self._check_request(request)
+        check_score(self.limits, request)
         if self._scored(request) is None:
             self._allowance.take(address)
         return self.jobs.submit("score", lambda: self._score(request), owner=owner)
+
+    def start_judge(
+        self, table_key: str, *, n_removals: int = JUDGE_REMOVALS, owner: str, address: str = ""
+    ) -> str:
+        """The id of a job whose result is {"judgement_key": ...}; partial likewise."""
+        self._allowance.take(address)
+        return self.jobs.submit("judge", lambda: self._judge(table_key, n_removals), owner=owner)
+
+    def lens(self, text: str, position: int = -1) -> Events:
+        """Done(Lens) of a position of a text, ahead of any long job."""
+        model, _ = self._loaded()
+        events = read_lens(model, text, position=position, limits=self.limits)
+        return steps(events, self.lock, weight="light")
 
     def job(self, job_id: str) -> JobView | None:
         return self.jobs.view(job_id)
@@ -197,35 +207,64 @@ class Engine:
         if known is not None:
             yield Done({"table_key": known, "warning": ""})
             return
+        metrics = check_request(request)
         windows = yield from passing(open_windows(model, request))
+        tasks = None
+        if any(metric.needs_tasks() for metric in metrics.values()):
+            tasks = yield from passing(load_tasks(request.tasks, limit=request.limit))
         warning = overlap_warning(windows, live.windows)
-        scored = score_windows(model, windows, check_request(request), request)
+        kept = KeptResults(self._shelf, model, engine=request.engine)
+        scored = score_windows(model, windows, metrics, request, tasks=tasks, kept=kept)
+
+        def keep(table: ScoreTable) -> dict[str, str]:
+            return {"table_key": self._keep(table, request), "warning": warning}
+
+        for event in self._limited(scored, keep):
+            if isinstance(event, Done) and not self.table(event.result["table_key"]).is_partial:
+                self.store.put(self._asked(request), event.result["table_key"])
+            yield event
+
+    def _judge(self, table_key: str, n_removals: int) -> Iterator[Progress | Done]:
+        model, live = self._loaded()
+        table = self.table(table_key)
+        if table is None:
+            raise BadInput(
+                "Metrics were to be judged.",
+                "Their scores are no longer kept.",
+                "Score the blocks again first.",
+            )
+        check_table(model, table)
+        kept = KeptResults(self._shelf, model, engine="fast")
+        judged = judge_windows(model, table, live.windows, n_removals=n_removals, kept=kept)
+
+        def keep(judgement: Judgement) -> dict[str, str]:
+            where = key("judgement", judgement.provenance, table_key, n_removals)
+            self.store.put(where, judgement)
+            return {"judgement_key": where, "warning": ""}
+
+        yield from self._limited(judged, keep)
+
+    def _limited(
+        self, events: Events, keep: Callable[[Any], dict[str, str]]
+    ) -> Iterator[Progress | Done]:
+        """The events with results that are kept by name, stopped when the job's time is over."""
         until = time.monotonic() + (self.limits.job_seconds or math.inf)
         kept: dict[str, str] = {}
-        with contextlib.closing(steps(scored, self.lock)) as events:
-            for event in events:
+        with contextlib.closing(steps(events, self.lock)) as locked:
+            for event in locked:
                 if isinstance(event, Done):
-                    kept = {"table_key": self._keep(event.result, request), "warning": warning}
-                    self.store.put(self._asked(request), kept["table_key"])
-                    yield Done(kept)
+                    yield Done(keep(event.result))
                     return
                 if event.partial is not None:
-                    kept = {"table_key": self._keep(event.partial, request), "warning": warning}
+                    kept = keep(event.partial)
                 yield replace(event, partial=kept or None)
                 if time.monotonic() > until:
-                    yield self._stopped(kept)
+                    if not kept:
+                        raise out_of_time(self.limits)
+                    minutes = (self.limits.job_seconds or 0) / 60
+                    said = f"Stopped at the limit of {minutes:.0f} min; what was done is kept."
+                    yield Done({**kept, "warning": said})
                     return
-
-    def _stopped(self, kept: dict[str, str]) -> Done:
-        minutes = (self.limits.job_seconds or 0) / 60
-        if not kept:
-            raise OverLimit(
-                "Blocks were to be scored.",
-                f"Not one batch of windows was done in {minutes:.0f} min, the limit here.",
-                "Ask for shorter windows, or run blockviz on your own machine.",
-            )
-        warning = f"Stopped at the limit of {minutes:.0f} min; the windows done so far are kept."
-        return Done({**kept, "warning": warning})
 
     def _asked(self, request: ScoreRequest) -> str:
         return key("asked", self.model_key, self.info.dtype, request)
@@ -248,34 +287,3 @@ class Engine:
                 "Wait for the loading to end; single cuts of the example are answered meanwhile.",
             )
         return self._model, self._live
-
-    def _shows_example(self) -> bool:
-        mine, info = self.example.info, self.info
-        return (mine.name, mine.revision) == (info.name, info.revision)
-
-    def _check_model(self, model: str) -> None:
-        if self.limits.bundled_only and model.strip() != "demo":
-            raise OverLimit(
-                f"The model {model[:96]!r} was asked for.",
-                "This server runs the demo model only.",
-                "Run blockviz on your own machine to load any model.",
-            )
-
-    def _check_request(self, request: ScoreRequest) -> None:
-        limits = self.limits
-        if limits.bundled_only and request.calibration not in BUNDLED_TEXTS:
-            raise OverLimit(
-                f"The text {request.calibration[:96]!r} was asked for.",
-                "This server scores on its bundled texts only.",
-                f"Use {' or '.join(BUNDLED_TEXTS)}, or run blockviz on your own machine.",
-            )
-        for value, limit, what in (
-            (request.n_samples, limits.n_samples, "windows"),
-            (request.seq_len, limits.seq_len, "tokens a window"),
-        ):
-            if limit is not None and value > limit:
-                raise OverLimit(
-                    f"{value} {what} were asked for.",
-                    f"The limit here is {limit}.",
-                    "Lower it, or run blockviz on your own machine.",
-                )

@@ -10,7 +10,7 @@ from typing import Any
 
 from blockviz.evaluate import Perplexity
 from blockviz.session.views import Continuation
-from blockviz.types import BlockId, DataOrigin, ModelInfo, ScoreTable
+from blockviz.types import BlockId, DataOrigin, Judgement, Lens, ModelInfo, ScoreTable
 
 EXAMPLE_PATH = Path(__file__).parents[2] / "assets" / "example.json"
 
@@ -28,6 +28,8 @@ class Example:
     live: Mapping[tuple[str, ...], Perplexity]
     removed: tuple[str, ...]
     continuation: Continuation
+    judgement: Judgement | None = None
+    lens: Lens | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -43,6 +45,8 @@ class Example:
             },
             "removed": list(self.removed),
             "continuation": asdict(self.continuation),
+            "judgement": self.judgement.to_json() if self.judgement else None,
+            "lens": self.lens.to_json() if self.lens else None,
         }
 
     @classmethod
@@ -60,6 +64,8 @@ class Example:
             live=live,
             removed=tuple(data["removed"]),
             continuation=Continuation(**data["continuation"]),
+            judgement=Judgement.from_json(data["judgement"]) if data.get("judgement") else None,
+            lens=Lens.from_json(data["lens"]) if data.get("lens") else None,
         )
 
     @classmethod

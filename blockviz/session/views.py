@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from blockviz.types import BlockId, ModelInfo, PruningPlan, Unit
+from blockviz.types import UNITS, BlockId, ModelInfo, PruningPlan, Unit
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,8 @@ class ScoreRequest:
     text_column: str = "text"
     is_shuffled: bool = False
     engine: str = "fast"
+    tasks: str = ""
+    limit: int | None = None
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,9 @@ class Visitor:
 
     model_key: str = ""
     table_key: str = "example"
+    # Every table this visitor has scored of this model, oldest first; to compare them.
+    tables: tuple[str, ...] = ()
+    judgement_key: str = "example"
     removed: tuple[str, ...] = ()
     past: tuple[tuple[str, ...], ...] = ()
     future: tuple[tuple[str, ...], ...] = ()
@@ -142,13 +147,21 @@ class Verdict:
 
 @dataclass(frozen=True)
 class MetricCard:
-    """What a screen says about a metric: what it measures. Low always means removable."""
+    """What a screen says about a metric: what it measures. Low always means removable.
+
+    units: what it can score; cost: what it takes, in words; is_quick: done with one pass or sweep.
+    """
 
     name: str
     title: str
     meaning: str
     reference: str
     unit_label: str
+    citation: str = ""
+    units: tuple[Unit, ...] = UNITS
+    cost: str = ""
+    needs_tasks: bool = False
+    is_quick: bool = True
 
 
 @dataclass(frozen=True)
@@ -160,6 +173,7 @@ class Limits:
     max_new_tokens: int | None = None
     n_samples: int | None = None
     seq_len: int | None = None
+    task_rows: int | None = None
     upload_bytes: int | None = None
     heavy_per_hour: int | None = None
     job_seconds: int | None = None
@@ -181,6 +195,7 @@ class Limits:
             max_new_tokens=number("max_new_tokens", 128),
             n_samples=number("max_samples", 64),
             seq_len=number("max_seq_len", 512),
+            task_rows=number("max_task_rows", 64),
             upload_bytes=number("max_upload_bytes", 1 << 20),
             heavy_per_hour=number("heavy_per_hour", 30),
             job_seconds=number("max_job_seconds", 600),

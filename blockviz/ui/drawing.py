@@ -17,8 +17,9 @@ from blockviz.plots import (
 )
 from blockviz.session import LiveResult, Visitor
 from blockviz.types import BlockId, ModelInfo, PruningPlan, ScoreTable
-from blockviz.ui import views
+from blockviz.ui import map_views, views
 from blockviz.ui.link import link_view
+from blockviz.ui.map_views import Intervals
 from blockviz.ui.words import short
 
 if TYPE_CHECKING:
@@ -81,13 +82,14 @@ class Drawing:
         """The removal grid, the ranking and the link, which all show plan and colours."""
         info, table = self.engine.info, self.table(visitor)
         metric, shade = self.metric(visitor, metric), self.shade(shade)
-        view = views.grid(
+        view = map_views.grid(
             info, visitor, table, metric=metric, shade=shade,
             tones=_tones(info, table, metric, shade), picked=picked, seq=seq,
+            tied=self.tied(visitor, metric, picked),
         )  # fmt: skip
         return {
             "grid": view,
-            "ranking": views.ranking(visitor, table, metric),
+            "ranking": map_views.ranking(visitor, table, metric, self.intervals(visitor)),
             "link": link_view(visitor.removed, metric if metric != PREFERRED else ""),
             **self.block(visitor, picked),
         }
@@ -106,7 +108,18 @@ class Drawing:
         block = BlockId.parse(picked) if picked else self.first_block(visitor)
         if block.layer >= info.n_layers:
             block = BlockId(0, "attn")
-        return {"block": views.block_panel(info, visitor, self.table(visitor), block)}
+        table, intervals = self.table(visitor), self.intervals(visitor)
+        return {"block": map_views.block_panel(info, visitor, table, block, intervals)}
+
+    def tied(self, visitor: Visitor, metric: str, picked: str) -> tuple[BlockId, ...]:
+        """The blocks that the metric cannot tell from the picked one."""
+        if not picked or not metric:
+            return ()
+        return self.engine.tied(visitor.table_key, metric, BlockId.parse(picked))
+
+    def intervals(self, visitor: Visitor) -> Intervals:
+        """Metric -> the ranks that each block could have."""
+        return self.engine.intervals(visitor.table_key) if visitor.table_key else {}
 
     def first_block(self, visitor: Visitor) -> BlockId:
         """What the panel shows before anything is picked: the last cut, else the first to go."""
@@ -121,7 +134,7 @@ class Drawing:
         """Heat map, its table twin, its CSV and the readings: what depends on the table only."""
         table, info = self.table(visitor), self.engine.info
         shown = tuple(table.metrics) if table else ()
-        out: Update = {"readings": views.readings(self.engine.metrics(), shown)}
+        out: Update = {"readings": map_views.readings(self.engine.metrics(), shown)}
         if table is None or not shown:
             blank = {"text": "", "name": "scores.csv"}
             return {
@@ -130,7 +143,8 @@ class Drawing:
                 "table": {"headers": ["block"], "data": []},
                 "csv": blank,
             }
-        headers, rows = score_rows(MetricMatrix.of(table, info), info)
+        intervals = self.intervals(visitor)
+        headers, rows = score_rows(MetricMatrix.of(table, info), info, intervals)
         return {
             **out,
             **self.heat(visitor, shade),
@@ -157,7 +171,7 @@ class Drawing:
             **self.grid(visitor, metric, shade, picked),
             **self.map(visitor, shade),
             "header": views.header(info, table, self.engine.mode),
-            "legend": views.legend(table, metric, shade),
+            "legend": map_views.legend(table, metric, shade),
             "twin": gr.update(choices=blocks, value=list(visitor.removed)),
             "metric": gr.update(choices=titles, value=metric or None),
             "chat": gr.update(visible=info.has_chat_template),

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import gradio as gr
 
+from blockviz.ui.insight_cards import PAGES
+from blockviz.ui.insight_handlers import InsightHandlers, card_outputs
 from blockviz.ui.job_handlers import JobHandlers
 from blockviz.ui.live_handlers import LiveHandlers
 from blockviz.ui.map_handlers import MapHandlers
@@ -23,7 +25,8 @@ MAP = ("readings", "heat", "table", "csv")
 EVERYTHING = (*PLAN, *MAP, "header", "legend", "metric", "chat", "texts")
 LIVE = ("score", "work", "texts", "live")
 WRITE_INPUTS = ("visitor", "prompt", "n_new", "chat")
-SCORE_INPUTS = ("metrics", "source", "upload", "n_samples", "seq_len", "seed", "mode", "unit")
+SCORE_INPUTS = ("metrics", "source", "upload", "n_samples", "seq_len", "seed", "mode", "unit",
+                "tasks", "task_rows")  # fmt: skip
 # All model work of all visitors shares one place in the queue; the session has the real lock.
 COMPUTE = {"concurrency_id": "compute", "concurrency_limit": 1, "trigger_mode": "always_last"}
 
@@ -42,8 +45,39 @@ def wire(app: gr.Blocks, screen: Screen, engine: Engine, turns: Turns, jobs: Job
             outputs=(*LIVE, "heat"),
             **COMPUTE,
         )
+    screen.listen(
+        screen["import_scores"].upload, jobs.add_scores,
+        inputs=("visitor", "import_scores", *LOOK), outputs=EVERYTHING,
+    )  # fmt: skip
+    _insight_events(screen, InsightHandlers(engine), jobs)
     for trigger in (screen["write"].click, screen["prompt"].submit):
         screen.listen(trigger, live.write, inputs=WRITE_INPUTS, outputs=LIVE, **COMPUTE)
+
+
+def _insight_events(screen: Screen, insights: InsightHandlers, jobs: JobHandlers) -> None:
+    """A page of figures is drawn when it is opened, and again when its subject changes."""
+    cards, settings = card_outputs(), ("judged_metric", "line_metric", "log_scale", "lens")
+    asked = ("page", "visitor", *settings)
+    pages, last = tuple(f"page_{page}" for page in PAGES), {"trigger_mode": "always_last"}
+    screen.listen(
+        screen["page"].input, insights.turn, inputs=asked, outputs=(*cards, *pages), **last
+    )
+    settings_changed = (screen[n].input for n in ("judged_metric", "line_metric", "log_scale"))
+    for trigger in (screen["insights"].select, *settings_changed):
+        screen.listen(trigger, insights.draw, inputs=asked, outputs=cards, **last)
+    screen.listen(
+        screen["job"].settled, insights.redraw, inputs=asked,
+        outputs=(*cards, "judged_metric", "line_metric"),
+    )  # fmt: skip
+    screen.listen(
+        screen["start_judge"].click, jobs.judge, inputs=("visitor", "jobs"),
+        outputs=("jobs", "browser", "job", "timer"),
+    )  # fmt: skip
+    screen.listen(
+        screen["read_lens"].click, insights.read,
+        inputs=("visitor", "lens_text", "lens_position"), outputs=(*cards, "lens", "work"),
+        **COMPUTE,
+    )  # fmt: skip
 
 
 def _plan_events(screen: Screen, plan: MapHandlers) -> list[gr.events.Dependency]:

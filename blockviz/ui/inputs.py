@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from blockviz.errors import BadInput, BadPlan, OverLimit
 from blockviz.types import BlockId, ModelInfo, PruningPlan
 
 MAX_ID_CHARS = 200
+MAX_JSON_BYTES = 16 << 20
 
 
 def removed_blocks(raw: Any, info: ModelInfo) -> tuple[str, ...]:
@@ -115,6 +118,21 @@ def model_id(raw: Any, revision: Any) -> str:
             "Write demo, owner/name, a folder or a .gguf file.",
         )
     return f"{name}@{rev}" if rev else name
+
+
+def json_file(raw: Any, name: str) -> tuple[Any, str]:
+    """(parsed JSON, the file's name without ending) of an uploaded file."""
+    path = Path(raw) if isinstance(raw, str) and raw else None
+    asked = f"{name} was to be read."
+    if path is None or not path.is_file() or path.stat().st_size > MAX_JSON_BYTES:
+        limit = f"At most {MAX_JSON_BYTES >> 20} MB are taken."
+        raise BadInput(asked, f"There is none, or it is too large. {limit}", "Choose another file.")
+    try:
+        return json.loads(path.read_text("utf-8")), path.stem[:60]
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadInput(
+            asked, "It is not JSON in UTF-8.", "Give a file that blockviz score --out has written."
+        ) from error
 
 
 def job_id(raw: Any) -> str | None:

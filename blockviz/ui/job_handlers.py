@@ -31,6 +31,7 @@ LOCAL_TEXTS = (
     ("C4 (Hub)", "c4"),
 )
 UPLOAD = "upload"
+MOST_TABLES = 8
 MAX_SAMPLES, MAX_SEQ_LEN, MAX_SEED = 4096, 32768, 2**32 - 1
 
 
@@ -126,6 +127,13 @@ class JobHandlers:
         job = self.engine.start_score(request, owner=call.session, address=call.address)
         return self._started(jobs, job)
 
+    def judge(self, call: Call, visitor: Visitor, jobs: Any) -> Update:
+        """The button that measures what cuts cost."""
+        self._refuse_second_job(jobs)
+        self.drawing.check_model(visitor)
+        job = self.engine.start_judge(visitor.table_key, owner=call.session, address=call.address)
+        return self._started(jobs, job)
+
     def cancel(self, call: Call, visitor: Visitor, jobs: Any) -> Update:
         """Stops the running job of this browser and the work of this page."""
         own = self._known_job(_own(jobs))
@@ -154,6 +162,13 @@ class JobHandlers:
             update["timer"] = gr.update(active=False)
         return update
 
+    def add_scores(self, call: Call, visitor: Visitor, file: Any, *look: Any) -> Update:
+        """A scores file was uploaded: its metrics become extra rows of the table."""
+        self.drawing.check_model(visitor)
+        data, name = inputs.json_file(file, "A scores file")
+        key = self.engine.import_scores(data, name, visitor.table_key)
+        return self.drawing.everything(replace(visitor, table_key=key), *look)
+
     def leave(self, session: str) -> None:
         """The page was closed."""
         self.turns.forget(session)
@@ -179,11 +194,16 @@ class JobHandlers:
         if isinstance(result, dict) and isinstance(result.get("table_key"), str):
             key = result["table_key"]
             if self.engine.table(key) is not None:
-                return replace(visitor, table_key=key)
+                before = [t for t in (*visitor.tables, visitor.table_key) if t and t != key]
+                tables = (*dict.fromkeys(before), key)[-MOST_TABLES:]
+                return replace(visitor, table_key=key, tables=tables)
+        if isinstance(result, dict) and isinstance(result.get("judgement_key"), str):
+            return replace(visitor, judgement_key=result["judgement_key"])
         return visitor
 
     def _request(self, metrics: Any, source: Any, upload: Any, n_samples: Any, seq_len: Any,
-                 seed: Any, mode: Any, unit: Any) -> ScoreRequest:  # fmt: skip
+                 seed: Any, mode: Any, unit: Any, tasks: Any, rows: Any
+                 ) -> ScoreRequest:  # fmt: skip
         limits = self.engine.limits
         offered = [value for _, value in texts_for(limits)]
         source = inputs.choice(source, "The calibration text", offered)
@@ -202,6 +222,10 @@ class JobHandlers:
             mode=inputs.choice(mode, "The sampling", MODES),
             seed=inputs.whole(seed, "The seed", low=0, high=MAX_SEED),
             unit=inputs.choice(unit, "The unit", UNITS),
+            tasks=inputs.choice(tasks, "The questions", ("", *self.engine.tasks())),
+            limit=inputs.whole(
+                rows, "The number of questions", low=1, high=limits.task_rows or MAX_SAMPLES
+            ),
         )
 
     def _started(self, jobs: Any, job_id: str) -> Update:

@@ -12,6 +12,7 @@ import gradio as gr
 from blockviz.errors import BadInput
 from blockviz.ui.events import wire
 from blockviz.ui.frame import build_header, build_scoreboard
+from blockviz.ui.insight_tab import build_insights
 from blockviz.ui.job_handlers import NO_JOBS, JobHandlers
 from blockviz.ui.learn_tab import build_learn
 from blockviz.ui.load_drawer import build_drawer
@@ -63,6 +64,9 @@ def _assembled(engine: Engine) -> tuple[gr.Blocks, JobHandlers]:
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Map", id="map"):
                 build_map(screen, engine, first)
+            with gr.Tab("Insights", id="insights") as insights:
+                screen.add("insights", insights)
+                build_insights(screen, engine)
             with gr.Tab("Learn", id="learn"):
                 build_learn()
         _first_paint(screen, first)
@@ -109,6 +113,7 @@ def launch_settings(engine: Engine) -> dict[str, object]:
 def _state(screen: Screen, visitor: object) -> None:
     screen.add("visitor", gr.State(visitor))
     screen.add("picked", gr.State(""))
+    screen.add("lens", gr.State(None))
     screen.add("jobs", gr.State(dict(NO_JOBS)))
     kept = gr.BrowserState({"job": None}, storage_key="blockviz", secret=BROWSER_KEY)
     screen.add("browser", kept)

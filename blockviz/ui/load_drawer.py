@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import gradio as gr
 
+from blockviz.session import MetricCard
 from blockviz.types import UNITS
 from blockviz.ui import views
 from blockviz.ui.job_handlers import DTYPES, MAX_SAMPLES, MAX_SEQ_LEN, MODES, UPLOAD, texts_for
@@ -91,10 +92,18 @@ def _text_column(screen: Screen, engine: Engine) -> None:
             [(labels[u], u) for u in UNITS], value="block", label="Blocks to score", min_width=120,
             elem_id="unit",
         ))  # fmt: skip
-    cards = [(card.title, card.name) for card in engine.metrics()]
+    cards = engine.metrics()
+    usual = [card.name for card in cards if card.is_quick and not card.needs_tasks]
     screen.add("metrics", gr.CheckboxGroup(
-        cards, value=[name for _, name in cards], label="Metrics", elem_id="metrics"
+        [(_labelled(card), card.name) for card in cards], value=usual, label="Metrics",
+        elem_id="metrics", info="All that are quick come from one pass and one sweep together.",
     ))  # fmt: skip
+    with gr.Row():
+        screen.add("tasks", gr.Dropdown(
+            [("None", ""), *((name, name) for name in engine.tasks())], value="", min_width=160,
+            label="Questions, for accuracy", elem_id="tasks",
+        ))  # fmt: skip
+        _number(screen, "task_rows", "Questions asked", 48, 1, limits.task_rows or MAX_SAMPLES)
     with gr.Row(elem_classes=["bv-actions"]):
         screen.add("start_score", gr.Button("Score", variant="primary", elem_id="start-score"))
     screen["upload"].visible = False
@@ -103,6 +112,20 @@ def _text_column(screen: Screen, engine: Engine) -> None:
             lambda source: gr.update(visible=source == UPLOAD), screen["source"], screen["upload"],
             queue=False, api_visibility="private", show_progress="hidden",
         )  # fmt: skip
+
+
+def _labelled(card: MetricCard) -> str:
+    """The title, with what it takes where that is not one pass or sweep, or not every unit."""
+    notes = []
+    if card.needs_tasks:
+        notes.append("needs questions")
+    elif not card.is_quick:
+        notes.append("slow")
+    if card.units == ("layer",):
+        notes.append("whole layers")
+    elif "layer" not in card.units:
+        notes.append("single blocks")
+    return f"{card.title} ({', '.join(notes)})" if notes else card.title
 
 
 def _number(screen: Screen, name: str, label: str, value: int, low: int, high: int) -> None:

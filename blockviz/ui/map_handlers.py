@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from blockviz.errors import BlockvizError
 from blockviz.plots import SHADES
 from blockviz.session import Visitor
-from blockviz.ui import inputs, views
+from blockviz.ui import inputs, map_views
 from blockviz.ui.drawing import Drawing
 from blockviz.ui.screen import Call, Update, failure
 from blockviz.ui.turns import Turns
@@ -54,7 +54,7 @@ class MapHandlers:
         shade = inputs.choice(shade, "The shading", SHADES)
         metric = self.drawing.metric(visitor, metric)
         return {
-            "legend": views.legend(table, metric, shade),
+            "legend": map_views.legend(table, metric, shade),
             **self.drawing.grid(visitor, metric, shade, picked),
         }
 

@@ -73,7 +73,12 @@ def _heat(screen: Screen) -> None:
                 interactive=False, show_label=False, pinned_columns=1, max_height=360,
                 elem_id="table", buttons=["fullscreen", "copy"],
             ))  # fmt: skip
-            screen.add("csv", part("csv", {"text": "", "name": ""}))
+            with gr.Row(elem_classes=["bv-controls"]):
+                screen.add("csv", part("csv", {"text": "", "name": ""}))
+                screen.add("import_scores", gr.UploadButton(
+                    "Add scores from a JSON file", file_types=[".json"], size="sm", scale=0,
+                    elem_id="import-scores", min_width=220,
+                ))  # fmt: skip
 
 
 def _texts(screen: Screen, engine: Engine) -> None:

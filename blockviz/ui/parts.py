@@ -34,6 +34,14 @@ def heading(title: str, lead: str) -> gr.HTML:
     )
 
 
+def lead(text: str) -> gr.HTML:
+    """One sentence under a tab that is heading enough. A constant of ours."""
+    return gr.HTML(
+        html_template=f'<p class="bv-lead">{text}</p>', js_on_load=None, apply_default_css=False,
+        elem_classes=["bv-part"],
+    )  # fmt: skip
+
+
 def stylesheet() -> str:
     """The text of style.css."""
     return resources.files("blockviz.ui").joinpath("style.css").read_text("utf-8")

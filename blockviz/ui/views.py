@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from blockviz.plots import Shade, cividis, ramp, scores_of
 from blockviz.session import Continuation, JobView, LiveResult, Sizes, Verdict, Visitor
-from blockviz.types import BlockId, ModelInfo, ScoreTable
+from blockviz.types import ModelInfo, ScoreTable
 from blockviz.ui.words import (
     TIMES,
     UNKNOWN,
@@ -88,119 +87,6 @@ def _perplexity(live: LiveResult | None, *, is_known: bool) -> View:
         tone = "warn" if live.rise > 0 else "good"
         figures = f"{short(live.baseline)} → {short(live.perplexity)}"
     return {"perplexity": figures, "rise": rise, "rise_tone": tone, "data": data}
-
-
-def grid(
-    info: ModelInfo,
-    visitor: Visitor,
-    table: ScoreTable | None,
-    *,
-    metric: str,
-    shade: Shade,
-    tones: dict[BlockId, float],
-    picked: str = "",
-    seq: int | None = None,
-) -> View:
-    """Cells of the removal grid. `seq` is the page's own number of the toggle answered."""
-    chosen = table.metrics.get(metric) if table else None
-    damage = table.metrics.get("ppl") if table else None
-
-    def cell(block: BlockId) -> View:
-        found = scores_of(chosen, block) if chosen else None
-        cost = scores_of(damage, block) if damage else None
-        return {
-            "colour": cividis(tones[block]) if block in tones else None,
-            "rank": found[2] if found else None,
-            "perplexity": short(cost[1]) if cost else "",
-        }
-
-    return {
-        "layers": info.n_layers,
-        "of": len(chosen.values) if chosen else 0,
-        "removed": list(visitor.removed),
-        "picked": picked,
-        "seq": seq,
-        "cells": {
-            part: [cell(BlockId(i, part)) for i in range(info.n_layers)] for part in ("attn", "mlp")
-        },
-    }
-
-
-def legend(table: ScoreTable | None, metric: str, shade: Shade) -> View:
-    """The ramp and what it stands for."""
-    chosen = table.metrics.get(metric) if table else None
-    by = "rank" if shade == "rank" else "value"
-    note = f"by {by} of {chosen.title}" if chosen else "no scores yet: press Score above"
-    return {"ramp": ramp(), "note": note}
-
-
-def block_panel(
-    info: ModelInfo, visitor: Visitor, table: ScoreTable | None, block: BlockId
-) -> View:
-    """One block: kept or cut, parameters, damage if cut alone, rank under every metric."""
-    n_parameters = info.parameters_of((block,))
-    state = "kept" if visitor.plan().keeps(block) else "cut"
-    lead = f"{state} · {count(n_parameters)} parameters"
-    damage = table.metrics.get("ppl") if table else None
-    cost = scores_of(damage, block) if damage else None
-    if cost and damage and damage.baseline:
-        rise = percent(cost[1] / damage.baseline - 1)
-        lead += f" · if cut alone: perplexity {short(cost[1])} ({rise})"
-    rows = []
-    for scores in table.metrics.values() if table else ():
-        found = scores_of(scores, block)
-        if found:
-            of = len(scores.values)
-            rows.append(
-                {
-                    "title": scores.title,
-                    "rank": f"rank {found[2]} of {of}",
-                    "share": found[2] / of,
-                    "raw": short(found[1]),
-                }
-            )
-    return {
-        "title": str(block),
-        "lead": lead,
-        "rows": rows,
-        "empty": "No scores of this model yet. Choose metrics above and press Score.",
-    }
-
-
-def ranking(visitor: Visitor, table: ScoreTable | None, metric: str) -> View:
-    """All scored units of one metric, most removable first."""
-    chosen = table.metrics.get(metric) if table else None
-    empty = "No scores of this model yet. Choose metrics above and press Score."
-    if chosen is None:
-        return {"lead": "", "rows": [], "empty": empty}
-    plan, ranks = visitor.plan(), chosen.ranks()
-    rows = [
-        {
-            "rank": rank,
-            "block": str(block),
-            "share": rank / len(ranks),
-            "raw": short(chosen.raw.get(block, chosen.values[block])),
-            "is_cut": not plan.keeps(block),
-        }
-        for block, rank in ranks.items()
-    ]
-    return {"lead": f"By {chosen.title}, most removable first.", "rows": rows, "empty": empty}
-
-
-def readings(cards: tuple[Any, ...], shown: tuple[str, ...]) -> View:
-    """What each metric on the map says, which way to read it, and its paper."""
-    return {
-        "metrics": [
-            {
-                "title": card.title,
-                "meaning": card.meaning,
-                "direction": "Low = removable.",
-                "reference": card.reference,
-            }
-            for card in cards
-            if card.name in shown
-        ]
-    }
 
 
 def texts(written: Continuation | None, visitor: Visitor, *, note: str = "") -> View:

@@ -16,7 +16,7 @@ const build = (n) => {
 const ids = (part, layer) => (part === "layer" ? [`${layer}.attn`, `${layer}.mlp`] : [`${layer}.${part}`]);
 
 const paint = () => {
-  const gone = new Set(removed);
+  const gone = new Set(removed), tied = new Set(view.tied);
   ROWS.forEach(([part], r) => buttons[r].forEach((button, layer) => {
     const off = ids(part, layer).filter((id) => gone.has(id)).length;
     const isOff = off === ids(part, layer).length;
@@ -32,11 +32,12 @@ const paint = () => {
     }
     const cell = view.cells[part][layer];
     button.style.setProperty("--tone", cell.colour || "var(--bv-none)");
-    const facts = [cell.perplexity && `perplexity if cut ${cell.perplexity}`, cell.rank && `rank ${cell.rank} of ${view.of}`].filter(Boolean).join(", ");
+    const facts = [cell.perplexity && `perplexity if cut ${cell.perplexity}`, cell.rank && `rank ${cell.rank} of ${view.of}`, tied.has(`${layer}.${part}`) && `not to be told from ${view.picked}`].filter(Boolean).join(", ");
     const words = [facts, isOff ? "removed" : "kept"].filter(Boolean).join(", ");
     setAttr(button, "aria-label", `Block ${layer}.${part}, ${words}`);
     setAttr(button, "title", `${layer}.${part}: ${words}`);
     button.classList.toggle("picked", view.picked === `${layer}.${part}`);
+    button.classList.toggle("tied", tied.has(`${layer}.${part}`));
   }));
 };
 const toggle = (part, layer) => {

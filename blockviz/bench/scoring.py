@@ -1,4 +1,4 @@
-"""Time and memory of the engine, each measured beside its reference in the same run."""
+"""The fast engine beside the reference engine, and peak memory of scoring."""
 
 from __future__ import annotations
 
@@ -19,51 +19,27 @@ from blockviz.evaluate.loss import next_token_nll
 from blockviz.evaluate.perplexity import next_tokens
 from blockviz.metrics import METRICS, AblationMetric, ActivationMetric, parse_metrics
 from blockviz.models.model import BlockModel
-from blockviz.session.opening import open_model, open_windows, provenance_of
-from blockviz.session.views import ScoreRequest
 from blockviz.types import BlockId, CalibrationSet, run
 
 Say = Callable[[str], None]
-GIB = 2**30
-
-
-def run_bench(*, is_quick: bool, say: Say) -> dict[str, Any]:
-    """The report as JSON: scoring against the reference in two dtypes, and peak memory."""
-    n_samples = 8 if is_quick else 32
-    report: dict[str, Any] = {"schema": "blockviz/bench/1", "runs": []}
-    for dtype in ("bfloat16", "float32"):
-        model: BlockModel = run(open_model("demo", dtype=dtype))
-        windows = run(open_windows(model, ScoreRequest(n_samples=n_samples)))
-        report["provenance"] = provenance_of(model, windows.origin).to_json()
-        report["runs"].append(compare_sweeps(model, windows, dtype, say))
-        report["runs"].append(compare_forward(model, windows, dtype, say))
-    orders = [r.pop("order") for r in report["runs"] if "order" in r]
-    tau = kendall_tau(orders[0], orders[1])
-    say(f"Order of bfloat16 against float32: Kendall tau-b {tau:.4f}")
-    report["tau_bfloat16_float32"] = tau
-    report["memory"] = scoring_memory(n_samples)
-    peak, start = (report["memory"][k] / GIB for k in ("peak_bytes", "loaded_bytes"))
-    say(f"Peak memory of scoring in bfloat16: {peak:.2f} GiB ({start:.2f} GiB with model loaded)")
-    return report
+FOUR = ("bi", "rm", "ppl", "lds")
 
 
 def compare_sweeps(
     model: BlockModel, windows: CalibrationSet, dtype: str, say: Say
 ) -> dict[str, Any]:
-    """All metrics by the fast engine and ppl alone by the reference, window batches in turn.
+    """Four metrics by the fast engine and ppl alone by the reference, window batches in turn.
 
     The two take turns batch by batch, so a machine that slows down slows both.
     """
-    metrics = parse_metrics(["all"])
-    everything = [m for m in metrics if isinstance(m, AblationMetric)]
-    statistic_kinds = tuple(
-        dict.fromkeys(s for m in metrics if isinstance(m, ActivationMetric) for s in m.needs)
-    )
+    metrics = parse_metrics(FOUR)
+    everything = [m for m in metrics.values() if isinstance(m, AblationMetric)]
+    kinds = [s for m in metrics.values() if isinstance(m, ActivationMetric) for s in m.needs]
     ppl: list[OutputMetric] = [METRICS.get("ppl")()]
     blocks = model.info.units("block")
     seconds: dict[str, list[float]] = {"fast": [], "reference": []}
     tables: dict[str, list[Any]] = {"fast": [], "reference": []}
-    for part in _parts(windows, 8):
+    for part in parts(windows, 8):
         for engine in seconds:
             is_fast = engine == "fast"
             started = time.perf_counter()
@@ -73,8 +49,7 @@ def compare_sweeps(
                     part,
                     everything if is_fast else ppl,
                     candidates=blocks,
-                    statistics=statistic_kinds if is_fast else (),
-                    statistic_blocks=blocks if is_fast else (),
+                    statistics=dict.fromkeys(kinds, blocks) if is_fast else {},
                     engine=engine,
                 )
             )
@@ -91,7 +66,7 @@ def compare_sweeps(
         f"{gap:.1e}; order {'equal' if is_equal else 'differs'}"
     )
     return {
-        "what": "all metrics, fast engine / ppl alone, reference engine",
+        "what": "bi,rm,ppl,lds by the fast engine / ppl alone by the reference engine",
         "dtype": dtype,
         "n_windows": len(windows),
         "seconds": {e: round(sum(s), 2) for e, s in seconds.items()},
@@ -109,7 +84,7 @@ def compare_forward(
     model: BlockModel, windows: CalibrationSet, dtype: str, say: Say, *, repeats: int = 5
 ) -> dict[str, Any]:
     """The reference's cost of one candidate against a plain batched forward with its loss."""
-    part = next(_parts(windows, 8))
+    part = next(parts(windows, 8))
     batch = next(part.batches(8))
     targets, _ = next_tokens(batch)
     seconds: dict[str, list[float]] = {"reference": [], "plain": []}
@@ -142,7 +117,8 @@ from blockviz.session.views import ScoreRequest
 from blockviz.types import run
 model = run(open_model("demo", dtype="bfloat16"))
 loaded = peak_rss_bytes()
-run(score_request(model, ScoreRequest(n_samples=int(sys.argv[1]), metrics=("all",))))
+request = ScoreRequest(n_samples=int(sys.argv[1]), metrics=("bi", "rm", "ppl", "lds"))
+run(score_request(model, request))
 print(json.dumps({"loaded_bytes": loaded, "peak_bytes": peak_rss_bytes()}))
 """
 
@@ -154,20 +130,7 @@ def scoring_memory(n_samples: int) -> dict[str, int]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def kendall_tau(a: list[float], b: list[float]) -> float:
-    """Kendall's tau-b of two score lists over the same blocks, ties counted as such."""
-    concordant = ties_a = ties_b = pairs = 0
-    for i in range(len(a)):
-        for j in range(i):
-            x, y = (a[i] > a[j]) - (a[i] < a[j]), (b[i] > b[j]) - (b[i] < b[j])
-            concordant += x * y
-            ties_a += x == 0
-            ties_b += y == 0
-            pairs += 1
-    return concordant / math.sqrt((pairs - ties_a) * (pairs - ties_b))
-
-
-def _parts(windows: CalibrationSet, size: int) -> Iterator[CalibrationSet]:
+def parts(windows: CalibrationSet, size: int) -> Iterator[CalibrationSet]:
     for batch in windows.batches(size):
         yield CalibrationSet(batch.input_ids, batch.attention_mask, windows.origin)
 

@@ -1,0 +1,39 @@
+"""Time and memory, each measured beside its reference in the same run: `blockviz bench`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from scipy.stats import kendalltau
+
+from blockviz.bench.metrics import compare_families, kept_of_dense
+from blockviz.bench.scoring import Say, compare_forward, compare_sweeps, scoring_memory
+from blockviz.models.model import BlockModel
+from blockviz.session.opening import open_model, open_windows, provenance_of
+from blockviz.session.views import ScoreRequest
+from blockviz.types import run
+
+GIB = 2**30
+
+
+def run_bench(*, is_quick: bool, say: Say) -> dict[str, Any]:
+    """The report as JSON: scoring against the reference in two dtypes, metrics, and memory."""
+    n_samples = 8 if is_quick else 32
+    report: dict[str, Any] = {"schema": "blockviz/bench/1", "runs": []}
+    for dtype in ("bfloat16", "float32"):
+        model: BlockModel = run(open_model("demo", dtype=dtype))
+        windows = run(open_windows(model, ScoreRequest(n_samples=n_samples)))
+        report["provenance"] = provenance_of(model, windows.origin).to_json()
+        report["runs"].append(compare_sweeps(model, windows, dtype, say))
+        report["runs"].append(compare_forward(model, windows, dtype, say))
+        if dtype == "bfloat16":
+            report["metrics"] = compare_families(model, windows, say)
+            report["kept_of_dense"] = kept_of_dense(model, windows, say)
+    orders = [r.pop("order") for r in report["runs"] if "order" in r]
+    tau = float(kendalltau(*orders).statistic)
+    say(f"Order of bfloat16 against float32: Kendall tau-b {tau:.4f}")
+    report["tau_bfloat16_float32"] = tau
+    report["memory"] = scoring_memory(n_samples)
+    peak, start = (report["memory"][k] / GIB for k in ("peak_bytes", "loaded_bytes"))
+    say(f"Peak memory of scoring in bfloat16: {peak:.2f} GiB ({start:.2f} GiB with model loaded)")
+    return report

@@ -1,0 +1,54 @@
+"""What one visitor may not ask for under the limits of this server."""
+
+from __future__ import annotations
+
+from blockviz.errors import OverLimit
+from blockviz.session.views import Limits, ScoreRequest
+
+BUNDLED_TEXTS = ("demo", "own")
+
+
+def check_model(limits: Limits, model: str) -> None:
+    """OverLimit where only the demo model may be run and another is named."""
+    if limits.bundled_only and model.strip() != "demo":
+        raise OverLimit(
+            f"The model {model[:96]!r} was asked for.",
+            "This server runs the demo model only.",
+            "Run blockviz on your own machine to load any model.",
+        )
+
+
+def check_score(limits: Limits, request: ScoreRequest) -> None:
+    """OverLimit where a request reads another text, or more of it, than this server allows."""
+    if limits.bundled_only and request.calibration not in BUNDLED_TEXTS:
+        raise OverLimit(
+            f"The text {request.calibration[:96]!r} was asked for.",
+            "This server scores on its bundled texts only.",
+            f"Use {' or '.join(BUNDLED_TEXTS)}, or run blockviz on your own machine.",
+        )
+    if limits.bundled_only and request.tasks.endswith((".jsonl", ".json")):
+        raise OverLimit(
+            f"The task file {request.tasks[-96:]!r} was asked for.",
+            "This server asks the named tasks only.",
+            "Use a name such as arc_easy, or run blockviz on your own machine.",
+        )
+    for value, limit, what in (
+        (request.n_samples, limits.n_samples, "windows"),
+        (request.seq_len, limits.seq_len, "tokens a window"),
+        (request.limit if request.tasks else 0, limits.task_rows, "questions"),
+    ):
+        if limit is not None and (value is None or value > limit):
+            raise OverLimit(
+                f"{'All' if value is None else value} {what} were asked for.",
+                f"The limit here is {limit}.",
+                "Lower it, or run blockviz on your own machine.",
+            )
+
+
+def out_of_time(limits: Limits) -> OverLimit:
+    """What to raise where the time of a job is over and nothing was found yet."""
+    return OverLimit(
+        "A long task was to be run.",
+        f"Nothing was done in {(limits.job_seconds or 0) / 60:.0f} min, the limit here.",
+        "Ask for less, or run blockviz on your own machine.",
+    )

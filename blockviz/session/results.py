@@ -1,0 +1,125 @@
+"""What has been found so far, asked for by key: tables, judgements, and what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from blockviz.data import task_sources
+from blockviz.metrics import METRICS, GameMetric, TaskMetric
+from blockviz.rankings import Between, between, read_scores, tied_with
+from blockviz.session.example import Example
+from blockviz.session.findings import Findings, Intervals, findings_of, intervals_of, run_label
+from blockviz.session.views import MetricCard
+from blockviz.store import Store, key
+from blockviz.types import BlockId, Judgement, Lens, ModelInfo, ScoreTable
+
+
+class Results:
+    """The reading side of the engine. `example` names what ships with the app."""
+
+    def __init__(self, store: Store, example: Example) -> None:
+        self.store, self.example = store, example
+
+    @property
+    def info(self) -> ModelInfo:
+        """Of the model in memory, or of the example's until one is."""
+        return self.example.info
+
+    @property
+    def model_key(self) -> str:
+        """Changes when another model is loaded; a visitor's plan belongs to one key."""
+        return f"{self.info.name}@{self.info.revision}"
+
+    def metrics(self) -> tuple[MetricCard, ...]:
+        return tuple(
+            MetricCard(
+                name=c.name,
+                title=c.title,
+                meaning=c.meaning,
+                reference=c.reference,
+                unit_label=c.unit_label,
+                citation=c.citation,
+                units=c.units,
+                cost=c.cost,
+                needs_tasks=c.wants_tasks,
+                is_quick=not issubclass(c, GameMetric | TaskMetric),
+            )
+            for c in METRICS.classes()
+        )
+
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the question sets that come without a file."""
+        return tuple(task_sources())
+
+    def table(self, table_key: str) -> ScoreTable | None:
+        """The scores of the example, or those that a finished job named; None if forgotten."""
+        if table_key == "example":
+            return self.example.table if self.shows_example() else None
+        return self.store.get(table_key)
+
+    def judgement(self, judgement_key: str) -> Judgement | None:
+        """What cuts cost of the example, or what a finished job named; None if forgotten."""
+        if judgement_key == "example":
+            return self.example.judgement if self.shows_example() else None
+        return self.store.get(judgement_key)
+
+    @property
+    def example_lens(self) -> Lens | None:
+        """The early exits of the example's text."""
+        return self.example.lens if self.shows_example() else None
+
+    def findings(self, table_key: str, judgement_key: str) -> Findings | None:
+        """What a table says as a whole; worked out once. None without a table."""
+        table, judgement = self.table(table_key), self.judgement(judgement_key)
+        if table is None:
+            return None
+        where = key("findings", self.model_key, table_key, judgement_key)
+        found = self.store.get(where)
+        if found is None:
+            found = findings_of(table, judgement)
+            self.store.put(where, found)
+        return found
+
+    def intervals(self, table_key: str) -> dict[str, Intervals]:
+        """Metric -> the ranks that each block could have on another draw of the text."""
+        table = self.table(table_key)
+        if table is None:
+            return {}
+        where = key("intervals", self.model_key, table_key)
+        found = self.store.get(where)
+        if found is None:
+            found = intervals_of(table)
+            self.store.put(where, found)
+        return found
+
+    def tied(self, table_key: str, metric: str, block: BlockId) -> tuple[BlockId, ...]:
+        """The blocks that a metric cannot tell from this one; none where no error is known."""
+        table = self.table(table_key)
+        scores = table.metrics.get(metric) if table else None
+        if scores is None:
+            return ()
+        found = [b for b in (block, BlockId(block.layer, "layer")) if b in scores.values]
+        return (tied_with(scores, found[0]) or ()) if found else ()
+
+    def compared(self, table_keys: Sequence[str]) -> Between | None:
+        """How the rankings of several runs on one model agree; None with fewer than two."""
+        tables = [t for t in map(self.table, dict.fromkeys(table_keys)) if t is not None]
+        if len(tables) < 2:
+            return None
+        return between(tables, [run_label(t) for t in tables])
+
+    def import_scores(self, data: object, name: str, table_key: str) -> str:
+        """The key of a table with imported metrics as extra rows; BadInput if they do not fit."""
+        found = read_scores(data, self.info, name=name)
+        table = self.table(table_key)
+        if table is not None:
+            found = replace(table, metrics={**table.metrics, **found.metrics})
+        where = key("imported", table_key, found.to_json()["metrics"])
+        self.store.put(where, found)
+        return where
+
+    def shows_example(self) -> bool:
+        """Whether the model in memory is the example's."""
+        mine, info = self.example.info, self.info
+        return (mine.name, mine.revision) == (info.name, info.revision)

@@ -1,0 +1,149 @@
+"""Which pictures an Insights page shows: session results -> figure cards. No gradio, no work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from blockviz.plots import (
+    FigureCard,
+    agreement_card,
+    between_card,
+    cka_card,
+    cumulative_card,
+    gromov_card,
+    importance_lines,
+    lens_card,
+    lens_tokens_card,
+    singles_card,
+    small_multiples,
+    stability_card,
+    verdict_card,
+)
+from blockviz.session import Visitor
+from blockviz.types import Judgement, Lens, Measured, Scores, ScoreTable
+
+if TYPE_CHECKING:
+    from blockviz.session import Engine
+
+Cards = dict[str, FigureCard | None]
+
+# Page -> the names of its cards, in the order in which they stand.
+PAGES: dict[str, tuple[str, ...]] = {
+    "right": ("verdict", "cumulative", "singles"),
+    "metrics": ("lines", "multiples"),
+    "agreement": ("agreement",),
+    "layers": ("gromov_ang", "gromov_cos", "cka"),
+    "steady": ("stability", "between"),
+    "lens": ("lens", "lens_tokens"),
+}
+
+
+def _still_true(judgement: Judgement, table: ScoreTable) -> dict[str, tuple[Measured, ...]]:
+    """The curves whose cuts are the lowest blocks of the table's rankings as they are now."""
+    found = {}
+    for name, scores in table.metrics.items():
+        ranks = scores.ranks()
+        order = sorted(ranks, key=ranks.__getitem__)
+        curve = judgement.curves.get(name, ())
+        if curve and all(set(m.removed) == set(order[: len(m.removed)]) for m in curve):
+            found[name] = curve
+    return found
+
+
+class InsightCards:
+    """The cards of one page for one visitor; None where there is nothing to draw."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def page(
+        self, page: str, visitor: Visitor, *, metric: str, is_log: bool, lens: Lens | None
+    ) -> Cards:
+        """Card name -> card of every card of a page."""
+        table = self.engine.table(visitor.table_key) if visitor.table_key else None
+        if page == "lens":
+            return self._lens(lens)
+        if table is None or not table.metrics:
+            return dict.fromkeys(PAGES[page])
+        metric = metric if metric in table.metrics else next(iter(table.metrics))
+        draw: dict[str, Callable[[], Cards]] = {
+            "right": lambda: self._right(visitor, table, metric, is_log=is_log),
+            "metrics": lambda: self._metrics(table, metric),
+            "agreement": lambda: self._agreement(visitor, table),
+            "layers": lambda: self._layers(table),
+            "steady": lambda: self._steady(visitor, table),
+        }
+        return {**dict.fromkeys(PAGES[page]), **draw[page]()}
+
+    def _right(self, visitor: Visitor, table: ScoreTable, metric: str, *, is_log: bool) -> Cards:
+        judgement = self.engine.judgement(visitor.judgement_key)
+        found = self.engine.findings(visitor.table_key, visitor.judgement_key)
+        if judgement is None or found is None:
+            return {}
+        titles = {name: s.title for name, s in table.metrics.items()}
+        judgement = replace(judgement, curves=_still_true(judgement, table))
+        is_judged = any(b in judgement.singles for b in table.metrics[metric].values)
+        has_curves = any(judgement.curves.values())
+        cards: Cards = {
+            "verdict": verdict_card(found.verdicts, provenance=judgement.provenance),
+        }
+        if has_curves:
+            cards["cumulative"] = cumulative_card(judgement, titles, log_y=is_log)
+        if is_judged:
+            cite = self._cite(table.metrics[metric])
+            cards["singles"] = singles_card(table, judgement, metric, cite=cite)
+        return cards
+
+    def _metrics(self, table: ScoreTable, metric: str) -> Cards:
+        scores, info = table.metrics[metric], self.engine.info
+        return {
+            "lines": importance_lines(
+                scores, info, provenance=table.provenance, cite=self._cite(scores)
+            ),
+            "multiples": small_multiples(table, info),
+        }
+
+    def _agreement(self, visitor: Visitor, table: ScoreTable) -> Cards:
+        found = self.engine.findings(visitor.table_key, visitor.judgement_key)
+        if found is None or len(table.metrics) < 2:
+            return {}
+        return {"agreement": agreement_card(found.agreement, provenance=table.provenance)}
+
+    def _layers(self, table: ScoreTable) -> Cards:
+        def with_part(metric: str, part: str) -> Iterator[Scores]:
+            yield from (
+                s for s in table.metrics.values() if s.metric == metric and getattr(s, part)
+            )
+
+        cards: Cards = {}
+        for name, metric, part, draw in (
+            ("gromov_ang", "ang_win", "windows", gromov_card),
+            ("gromov_cos", "cos_win", "windows", gromov_card),
+            ("cka", "cka", "matrix", cka_card),
+        ):
+            scores = next(with_part(metric, part), None)
+            if scores is not None:
+                cite = self._cite(scores)
+                cards[name] = draw(scores, provenance=table.provenance, cite=cite)
+        return cards
+
+    def _steady(self, visitor: Visitor, table: ScoreTable) -> Cards:
+        found = self.engine.findings(visitor.table_key, visitor.judgement_key)
+        between = self.engine.compared(visitor.tables)
+        cards: Cards = {}
+        if found is not None and found.stability:
+            cards["stability"] = stability_card(found.stability, provenance=table.provenance)
+        if between is not None:
+            cards["between"] = between_card(between)
+        return cards
+
+    def _lens(self, lens: Lens | None) -> Cards:
+        if lens is None:
+            return dict.fromkeys(PAGES["lens"])
+        return {"lens": lens_card(lens), "lens_tokens": lens_tokens_card(lens)}
+
+    def _cite(self, scores: Scores) -> tuple[tuple[str, str], ...]:
+        cards = [c for c in self.engine.metrics() if c.name == scores.metric]
+        return tuple((c.citation or c.title, c.reference) for c in cards)

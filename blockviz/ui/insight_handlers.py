@@ -1,0 +1,111 @@
+"""What the Insights tab does: draws the open page, starts measurements, reads the lens."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from blockviz.session import Visitor
+from blockviz.types import Done, Lens
+from blockviz.ui import inputs, views
+from blockviz.ui.figure_card import card_names, card_update
+from blockviz.ui.insight_cards import PAGES, InsightCards
+from blockviz.ui.screen import Call, Update
+
+if TYPE_CHECKING:
+    from blockviz.session import Engine
+
+READING = "Reading early exits"
+EMPTY = {
+    "right": "What cuts cost has not been measured for these scores. Press Measure what cuts cost.",
+    "metrics": "No scores of this model yet. Choose metrics above and press Score.",
+    "agreement": "Score at least two metrics to see whether they agree.",
+    "layers": "Score Angular distance, Window cosine or CKA change to see runs of layers.",
+    "steady": "Score a metric on at least four windows to see how steady it is.",
+    "lens": "Write a text and press Read.",
+}
+
+
+def card_outputs() -> tuple[str, ...]:
+    """Every component that a page of insights may draw."""
+    cards = (name for names in PAGES.values() for card in names for name in card_names(card))
+    return (*cards, *(f"note_{page}" for page in PAGES))
+
+
+class InsightHandlers:
+    """A page is drawn when it is opened, and again when what it shows has changed."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine, self.cards = engine, InsightCards(engine)
+
+    def turn(self, call: Call, page: Any, visitor: Visitor, *settings: Any) -> Update:
+        """Another page was chosen: it is shown, and drawn."""
+        page = inputs.choice(page, "The page", PAGES)
+        shown = {f"page_{name}": gr.update(visible=name == page) for name in PAGES}
+        return {**shown, **self._drawn(page, visitor, *settings)}
+
+    def draw(self, call: Call, page: Any, visitor: Visitor, *settings: Any) -> Update:
+        """The tab was opened, or a setting changed: its page, drawn."""
+        return self._drawn(inputs.choice(page, "The page", PAGES), visitor, *settings)
+
+    def redraw(self, call: Call, page: Any, visitor: Visitor, *settings: Any) -> Update:
+        """The open page again, and the choice of metrics: a job has ended."""
+        return {**self._titles(visitor), **self.draw(call, page, visitor, *settings)}
+
+    def read(self, call: Call, visitor: Visitor, text: Any, position: Any) -> Iterator[Update]:
+        """The Read button of the lens."""
+        text = inputs.text(text, "The text", max_chars=self.engine.limits.max_prompt_chars)
+        place = inputs.whole(position, "The token", low=-(1 << 20), high=1 << 20)
+        started, lens = time.monotonic(), None
+        with closing(self.engine.lens(text, place)) as events:
+            for event in events:
+                if isinstance(event, Done):
+                    lens = event.result
+                else:
+                    yield {"work": views.lane("running", READING)}
+        seconds = time.monotonic() - started
+        yield {
+            "lens": lens,
+            "work": views.lane("done", f"{READING}: done", seconds=seconds),
+            **self._drawn("lens", visitor, None, None, None, lens),
+        }
+
+    def _drawn(
+        self,
+        page: str,
+        visitor: Visitor,
+        judged_metric: Any,
+        line_metric: Any,
+        is_log: Any,
+        lens: Lens | None,
+    ) -> Update:
+        metric = line_metric if page == "metrics" else judged_metric
+        lens = lens if lens is not None else self.engine.example_lens
+        cards = self.cards.page(
+            page, visitor, metric=str(metric or ""), is_log=is_log is not False, lens=lens
+        )
+        update: Update = {}
+        for name, card in cards.items():
+            update |= card_update(name, card)
+        has_any = any(card is not None for card in cards.values())
+        note = "" if has_any else EMPTY[page]
+        if page == "agreement" and has_any:
+            note = self._disputed(visitor)
+        if page == "steady" and has_any and cards["between"] is None:
+            note = "Score again with another text, size or seed, and the runs are compared here."
+        return {**update, f"note_{page}": {"text": note}}
+
+    def _disputed(self, visitor: Visitor) -> str:
+        found = self.engine.findings(visitor.table_key, visitor.judgement_key)
+        blocks = [str(block) for block, _ in found.disputed[:2]] if found else []
+        return f"They disagree most at {' and '.join(blocks)}." if blocks else ""
+
+    def _titles(self, visitor: Visitor) -> Update:
+        table = self.engine.table(visitor.table_key) if visitor.table_key else None
+        titles = [(s.title, name) for name, s in table.metrics.items()] if table else []
+        update = gr.update(choices=titles, value=titles[0][1] if titles else None)
+        return {"judged_metric": update, "line_metric": update}

@@ -1,0 +1,70 @@
+// The figure itself is a gr.Plot below; its files are made here, in the page, when asked for.
+const title = h("h3"), reading = h("p", { class: "bv-lead" });
+const said = h("span", { class: "bv-note", role: "status", "aria-live": "polite" });
+const NARROWEST = 900;
+
+const save = (name, type, content) => {
+  const address = URL.createObjectURL(new Blob([content], { type }));
+  const link = h("a", { href: address, download: name });
+  document.body.append(link);
+  link.click();
+  link.remove();
+  setTimeout(() => URL.revokeObjectURL(address), 10000);
+};
+const bytes = (base64) => Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
+
+// Drawn anew off the page: on the ground and in the ink of the theme, never narrower than a page.
+const image = (format) => {
+  const drawn = document.querySelector(`#${CSS.escape(props.value.plot)} .js-plotly-plot`);
+  if (!drawn || !window.Plotly) throw new Error("not drawn");
+  const style = getComputedStyle(root);
+  const colour = (name) => style.getPropertyValue(name).trim();
+  const layout = { ...drawn.layout, paper_bgcolor: colour("--bv-panel"), font: { ...drawn.layout.font, color: colour("--bv-ink") } };
+  const size = { width: Math.max(NARROWEST, drawn.clientWidth), height: props.value.height, scale: format === "png" ? 2 : 1 };
+  return window.Plotly.toImage({ data: drawn.data, layout }, { format, ...size, imageDataOnly: true });
+};
+// plotly.js is 5 MB and the same for every figure: it comes once a page, at the first HTML.
+const page = async () => {
+  window.blockvizPlotly = window.blockvizPlotly || server.send_plotly_js();
+  try {
+    const script = await window.blockvizPlotly;
+    if (typeof script !== "string") throw new Error("no plotly.js");
+    return props.value.before + script + props.value.after;
+  } catch (error) {
+    window.blockvizPlotly = null;
+    throw error;
+  }
+};
+const FILES = [
+  ["PNG", "png", async (name) => save(name, "image/png", bytes(await image("png")))],
+  ["SVG", "svg", async (name) => save(name, "image/svg+xml", await image("svg"))],
+  ["HTML", "html", async (name) => save(name, "text/html;charset=utf-8", await page())],
+  ["CSV", "csv", async (name) => save(name, "text/csv;charset=utf-8", props.value.csv)],
+];
+const buttons = FILES.map(([word, ending, make]) => {
+  const button = h("button", { type: "button", class: "bv-button" }, word);
+  button.addEventListener("click", async () => {
+    const name = `${props.value.key}.${ending}`;
+    button.disabled = true;
+    setText(said, "");
+    try {
+      await make(name);
+      setText(said, `Saved ${name}`);
+    } catch {
+      setText(said, `${word} could not be made. The figure may not be drawn yet. Try again once you see it.`);
+    }
+    button.disabled = false;
+    button.focus();
+  });
+  return button;
+});
+const files = h("div", { class: "bv-files", role: "group" }, ...buttons);
+root.replaceChildren(h("div", { class: "bv-figurehead" }, h("div", null, title, reading), files), said);
+draw((v) => {
+  root.hidden = !v.title;
+  setText(title, v.title);
+  setText(reading, v.reading);
+  setText(said, "");
+  files.setAttribute("aria-label", `Save the figure: ${v.title}`);
+  buttons.forEach((button, i) => button.setAttribute("aria-label", `${FILES[i][0]} of ${v.title}`));
+});

@@ -1,0 +1,160 @@
+"""The Insights tab in a real Chromium, on the fake engine: every page, jobs, files, the lens."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+
+import pytest
+from fake_engine import HOSTILE
+from playwright.sync_api import expect
+
+from blockviz.ui.insight_tab import TITLES
+
+pytestmark = pytest.mark.browser
+
+# Page -> the cards that the fake engine's table can fill.
+FILLED = {
+    "right": ("verdict", "cumulative", "singles"),
+    "metrics": ("lines", "multiples"),
+    "agreement": ("agreement",),
+    "steady": ("stability",),
+    "lens": ("lens", "lens_tokens"),
+}
+PAST_THE_EDGE = """() => [...document.querySelectorAll("main *")]
+  .filter((e) => !e.closest(".bv-scroll, #table, .bv-chip, .bv-foot, .bv-numbers"))
+  .map((e) => [e.getBoundingClientRect(), e.outerHTML.slice(0, 90)])
+  .filter(([box]) => box.width && box.right > innerWidth + 1)
+  .map(([, markup]) => markup)"""
+
+
+def insights(page, name="right"):
+    page.get_by_role("tab", name="Insights", exact=True).click()
+    page.locator("#page").wait_for()
+    if name != "right":
+        page.get_by_role("radio", name=TITLES[name], exact=True).check()
+
+
+def upload(page, path):
+    with page.expect_file_chooser() as chooser:
+        page.locator("#import-scores").click()
+    chooser.value.set_files(path)
+
+
+def drawn(page, card):
+    return expect(page.locator(f"#{card}-plot .main-svg").first)
+
+
+@pytest.mark.parametrize("name", FILLED)
+def test_a_page_shows_its_figures_with_reading_table_and_source(serve, visit, name):
+    page = visit(serve())
+    insights(page, name)
+    for card in FILLED[name]:
+        drawn(page, card).to_be_visible()
+        box = page.locator(f"#{card}-card")
+        expect(box.locator("h3")).to_have_text(re.compile(r"\w"))
+        expect(box.locator(".bv-lead")).to_have_text(re.compile(r"\.$"))
+        expect(box.locator(".bv-sources a").first).to_have_attribute("href", re.compile("^https"))
+        box.get_by_text("The same numbers as a table").click()
+        expect(box.locator("tbody tr").first).to_be_visible()
+
+
+def test_a_page_without_numbers_says_what_to_do(serve, visit):
+    page = visit(serve())
+    insights(page, "layers")
+    expect(page.locator("#note-layers")).to_contain_text("Score Angular distance")
+    expect(page.locator("#cka-card")).to_be_hidden()
+
+
+def test_pages_are_reached_by_keyboard(serve, visit):
+    page = visit(serve())
+    page.get_by_role("tab", name="Insights", exact=True).focus()
+    page.keyboard.press("Enter")
+    page.get_by_role("radio", name=TITLES["right"], exact=True).focus()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Space")
+    drawn(page, "agreement").to_be_visible()
+    expect(page.locator("#note-agreement")).to_contain_text(
+        re.compile(r"They disagree most at \d+\.(attn|mlp) and \d+\.(attn|mlp)\.")
+    )
+
+
+def test_what_cuts_cost_is_measured_by_a_job_and_drawn(serve, visit):
+    served = serve()
+    served.engine._judgements.clear()
+    page = visit(served)
+    insights(page)
+    expect(page.locator("#note-right")).to_contain_text("Press Measure what cuts cost")
+    expect(page.locator("#verdict-card")).to_be_hidden()
+    page.locator("#start-judge").click()
+    drawn(page, "verdict").to_be_visible()
+    expect(page.locator("#note-right")).to_be_hidden()
+
+
+def test_another_metric_is_drawn_in_the_scatter(serve, visit):
+    page = visit(serve())
+    insights(page)
+    expect(page.locator("#singles-card h3")).to_contain_text("Block influence")
+    page.locator("#judged-metric input").click()
+    page.get_by_role("option", name="Relative magnitude").click()
+    expect(page.locator("#singles-card h3")).to_contain_text("Relative magnitude")
+
+
+def test_two_runs_are_compared_once_there_are_two(serve, visit):
+    page = visit(serve())
+    insights(page, "steady")
+    drawn(page, "stability").to_be_visible()
+    expect(page.locator("#note-steady")).to_contain_text("the runs are compared here")
+    page.get_by_text("Model, text and metrics").click()
+    page.locator("#seed input").fill("7")
+    page.locator("#start-score").click()
+    drawn(page, "between").to_be_visible()
+
+
+def test_imported_scores_are_an_extra_row_and_bad_ones_are_refused(serve, visit, tmp_path):
+    served = serve()
+    page = visit(served)
+    page.get_by_text("The same numbers as a table").first.click()
+    values = {str(b.id): float(i) for i, b in enumerate(served.engine.info.blocks)}
+    good, bad = tmp_path / "mine.json", tmp_path / "bad.json"
+    good.write_text(json.dumps({"metrics": {"mine": {"title": HOSTILE, "values": values}}}))
+    bad.write_text(json.dumps({"0.attn": 1.0}))
+    upload(page, bad)
+    expect(page.locator("#error")).to_contain_text(re.compile("missing|lack|block", re.I))
+    upload(page, good)
+    expect(page.locator("#readings")).to_be_visible()
+    expect(page.locator("#table")).to_contain_text("rank by ${window")
+    assert page.evaluate("window.pwned") is None
+
+
+def test_the_lens_reads_a_text_and_shows_what_the_model_made_of_it(serve, visit):
+    page = visit(serve(is_hostile=True))
+    insights(page, "lens")
+    page.locator("#lens-text textarea").fill("The capital")
+    page.locator("#read-lens").click()
+    expect(page.locator("#work")).to_contain_text("done")
+    drawn(page, "lens_tokens").to_be_visible()
+    assert page.evaluate("window.pwned") is None
+
+
+def test_a_figure_is_saved_as_csv_under_its_name(serve, visit):
+    page = visit(serve())
+    insights(page)
+    drawn(page, "verdict").to_be_visible()
+    with page.expect_download() as saved:
+        page.get_by_role("button", name=re.compile("^CSV of Who is right")).click()
+    rows = list(csv.reader(saved.value.path().read_text("utf-8").splitlines()))
+    assert saved.value.suggested_filename.endswith(".csv")
+    assert len(rows) == 1 + 4
+
+
+@pytest.mark.parametrize("width", [1440, 390])
+@pytest.mark.parametrize("n_layers", [4, 80])
+def test_no_page_is_wider_than_the_window(serve, visit, width, n_layers):
+    page = visit(serve(n_layers=n_layers), viewport={"width": width, "height": 900})
+    for name, cards in FILLED.items():
+        insights(page, name)
+        drawn(page, cards[0]).to_be_visible()
+        assert page.evaluate(PAST_THE_EDGE) == []
