@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -66,3 +69,19 @@ def test_what_is_no_scores_file_is_refused(
     assert score(folder, text, scores) == 0
     message = refusal(capsys, "judge", "--scores", str(scores), "--blocks", "0")
     assert "Set --blocks to 1 or more" in message
+
+
+def test_a_reader_that_has_gone_stops_the_lines_and_not_the_work(
+    folder: Path, text: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "s.json"
+    options = ["--model", str(folder), "--calibration", str(text), "--n-samples", "2"]
+    command = [sys.executable, "-m", "blockviz", "score", "--metrics", "mag", *options]
+    reader, writer = os.pipe()
+    os.close(reader)
+    more = ["--seq-len", "32", "--out", str(out)]
+    done = subprocess.run([*command, *more], stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr and "BrokenPipe" not in done.stderr
+    assert json.loads(out.read_text())["schema"] == "blockviz/scores/1"

@@ -98,8 +98,10 @@ def show_scores(result: ScoreTable) -> None:
     high = [name for name, m in result.metrics.items() if m.values != m.raw]
     way = "low = removable" + (f" (high, under {', '.join(high)})" if high else "")
     data = result.provenance.data
-    where = data.describe() if data else ""
-    say(f"{' and '.join(counts)}, {way}; {where}, {result.provenance.dtype}")
+    where = [data.describe()] if data else []
+    asked = (m.parameters for m in result.metrics.values() if "task" in m.parameters)
+    where += dict.fromkeys(f"{p['rows']} rows of {p['task']}" for p in asked)
+    say(f"{' and '.join(counts)}, {way}; {'; '.join(where)}; {result.provenance.dtype}")
 
 
 def _is_layers(blocks: Iterable[BlockId]) -> bool:

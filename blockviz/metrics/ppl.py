@@ -31,7 +31,7 @@ class MaskedPerplexity(AblationMetric):
     meaning = "Perplexity of the calibration text with only this block removed."
     reference = "https://arxiv.org/abs/2406.10594"
     unit_label = "perplexity"
-    citation = "Zhong et al. 2024, BlockPruner, Eq. 3"
+    citation = "Zhong et al. 2025, BlockPruner, Eq. 3"
 
     def positions(self, readout: Readout) -> torch.Tensor:
         return readout.has_target

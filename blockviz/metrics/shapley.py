@@ -119,7 +119,6 @@ class PermutationShapley(_Game):
         return self.scores(
             {b: (mean[b], means[b][1]) for b in blocks},
             has_error=len(draws) > 1,
-            baseline=empty - whole,
         )
 
 

@@ -70,7 +70,7 @@ def _controls(screen: Screen, engine: Engine, page: str) -> None:
         limits = engine.limits
         with gr.Row(elem_classes=["bv-controls"]):
             screen.add("lens_text", gr.Textbox(
-                engine.example_prompt, label="Text", lines=2, max_lines=6, scale=3, min_width=240,
+                _lens_text(engine), label="Text", lines=2, max_lines=6, scale=3, min_width=240,
                 max_length=limits.max_prompt_chars, elem_id="lens-text",
             ))  # fmt: skip
             screen.add("lens_position", gr.Number(
@@ -80,6 +80,12 @@ def _controls(screen: Screen, engine: Engine, page: str) -> None:
             screen.add("read_lens", gr.Button(
                 "Read", variant="primary", elem_id="read-lens", min_width=120, scale=0
             ))  # fmt: skip
+
+
+def _lens_text(engine: Engine) -> str:
+    """The text of the example's figures, so that they belong to what the box says."""
+    lens = engine.example_lens
+    return "".join(lens.context) if lens else engine.example_prompt
 
 
 def _metric(screen: Screen, engine: Engine, name: str, label: str) -> None:

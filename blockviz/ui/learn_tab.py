@@ -33,6 +33,21 @@ WORDS = (
         "What attention remembers of earlier tokens; a removed attention block needs none of it.",
     ),
     ("Rank", "The order of removal under one metric: 1 goes first."),
+    (
+        "Could be 5\u201317",
+        "The ranks that the text leaves open: blocks whose difference, window by window, may be "
+        "chance (95 %, each pair by itself) are not told apart.",
+    ),
+    (
+        "Kendall tau-b",
+        "How alike two orders are: 1 = the same, 0 = unrelated, \u22121 = reversed. It counts the "
+        "pairs that both orders agree on.",
+    ),
+    (
+        "Early exit",
+        "What the vocabulary head would say of the stream before the last block: the model stopped "
+        "half-way.",
+    ),
 )
 CAVEATS = (
     (

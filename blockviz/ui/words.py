@@ -20,6 +20,8 @@ def short(number: float) -> str:
         return f"{number:.2e}".replace("-", MINUS)
     if size >= 1000:
         return grouped(number)
+    if 0 < size < 5e-4:
+        return f"{number:.1e}".replace("-", MINUS)
     digits = 1 if size >= 10 else 2 if size >= 1 else 3 if size >= 0.1 else 4
     return f"{number:.{digits}f}".replace("-", MINUS)
 
