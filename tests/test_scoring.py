@@ -17,7 +17,7 @@ from tokenizers.models import WordLevel
 
 from blockviz.engine import sweep
 from blockviz.errors import BadInput, BadSource, UnsupportedModel
-from blockviz.evaluate import score_choices
+from blockviz.evaluate import choices, score_choices
 from blockviz.metrics import METRICS, AblationMetric, Metric, parse_metrics
 from blockviz.models.load import wrap
 from blockviz.models.model import BlockModel
@@ -574,3 +574,17 @@ def score_request_of(model, names):
     metrics = check_request(request)
     cheap = {n: m for n, m in metrics.items() if m.cost in ("one pass", "no data")}
     return score_windows(model, tiny.windows(), cheap, request)
+
+
+def test_what_is_partial_is_always_a_table(monkeypatch):
+    """Questions are answered in groups, whose answers so far are not the scores so far."""
+    monkeypatch.setattr(choices, "_GROUP_BATCHES", 0.01)
+    names = ("bi", "ppl", "acc", "taylor:n=2", "shapley_perm:m=2", "tabp_ddf:form=choices")
+    metrics = parse_metrics(names, has_tasks=True)
+    events = list(
+        score_windows(shared("llama"), WINDOWS, metrics, ScoreRequest(metrics=names), tasks=TASKS)
+    )
+    assert sum(e.stage.startswith("Asking") for e in events[:-1]) > 20
+    partials = [e.partial for e in events[:-1] if e.partial is not None]
+    assert partials and all(isinstance(p, ScoreTable) and p.is_partial for p in partials)
+    assert not events[-1].result.is_partial

@@ -223,12 +223,15 @@ class _Run:
             return
         started = time.perf_counter()
         blocks = self.model.info.units(self.request.unit)
-        found = yield from passing(score_removals(self.model, self.tasks, blocks))
-        table = TaskTable(
-            found.plan.correct, {block: r.correct for block, r in found.without.items()}
-        )
-        for name, metric in metrics.items():
-            self.keep(name, metric.score(table), started, **self._task())
+        with contextlib.closing(score_removals(self.model, self.tasks, blocks)) as events:
+            for event in events:
+                if not isinstance(event, Done):
+                    yield replace(event, partial=None)  # answers so far, not a table of scores
+                    continue
+                plan, without = event.result.plan, event.result.without
+                table = TaskTable(plan.correct, {b: r.correct for b, r in without.items()})
+                for name, metric in metrics.items():
+                    self.keep(name, metric.score(table), started, **self._task())
 
     def _candidates(self, metrics: Mapping[str, Metric]) -> tuple[BlockId, ...]:
         """Every block that one of them scores."""
