@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from blockviz.models.model import BlockModel
-from blockviz.models.stage import Head
+from blockviz.models.stage import Head, Stage
 from blockviz.types import BlockId, CalibrationBatch
 
 
@@ -42,8 +42,10 @@ def read_early_exits(model: BlockModel, ids: torch.Tensor, position: int, k: int
 
     ids = ids[None, : position + 1]
     batch = CalibrationBatch(ids, torch.ones_like(ids, dtype=torch.bool))
+    stage = Stage(model, batch)
+    # Layer by layer and without the head: of all the text only one position's logits are wanted.
     with model.watch(on_block):
-        model.logits(batch)
+        stage.run(stage.stream, 0, ())
     head = Head(model)
     hidden = head.hidden(torch.stack(rows)[:, None])
     # A chunk at a time would do, but the last depth is compared with all others.
