@@ -12,14 +12,17 @@ from html.parser import HTMLParser
 import numpy as np
 import plotly.graph_objects as go
 import pytest
+from fake_engine import make_info, make_table
 
 from blockviz.plots import (
     FigureCard,
+    MetricMatrix,
     agreement_card,
     between_card,
     cka_card,
     cumulative_card,
     gromov_card,
+    heatmap_card,
     importance_lines,
     label,
     lens_card,
@@ -645,3 +648,20 @@ def test_a_card_on_the_page_gets_figure_table_and_texts():
     json.dumps({key: value for key, value in update.items() if key != plot})
     empty = card_update("lines", None)
     assert (empty[plot], empty[head]["title"], empty[foot]["rows"]) == (None, "", [])
+
+
+@pytest.mark.parametrize("shade", ["rank", "value"])
+def test_the_map_of_every_metric_is_a_card_of_its_own(shade):
+    info = make_info(4)
+    table = make_table(info)
+    card = heatmap_card(table, info, shade=shade, cite=(("A paper", "https://example.org"),))
+    tones = MetricMatrix.of(table, info).tones(shade)
+    drawn = [trace for trace in card.figure.data if trace.type == "heatmap"]
+    assert np.hstack([trace.z for trace in drawn]).shape == tones.shape
+    by_block = {
+        name: z for t in drawn for name, z in zip(t.customdata[0], np.transpose(t.z), strict=True)
+    }
+    for column, block in enumerate(info.blocks):
+        assert by_block[str(block.id)] == pytest.approx(tones[:, column])
+    assert len(card.rows) == len(info.blocks)
+    assert dict(zip(card.headers, card.rows[0], strict=True))["rank by Perplexity if cut"] >= 1

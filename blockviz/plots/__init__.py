@@ -4,7 +4,7 @@ from blockviz.plots.agreement import agreement_card
 from blockviz.plots.card import Citation, FigureCard, provenance_note
 from blockviz.plots.cka import cka_card
 from blockviz.plots.gromov import gromov_card
-from blockviz.plots.heatmap import SHADE_NOTES, importance_heatmap
+from blockviz.plots.heatmap import SHADE_NOTES, heatmap_card, importance_heatmap
 from blockviz.plots.labels import label, slug, visible
 from blockviz.plots.lens import lens_card, lens_tokens_card
 from blockviz.plots.lines import importance_lines, small_multiples
@@ -28,6 +28,7 @@ __all__ = [
     "csv_text",
     "cumulative_card",
     "gromov_card",
+    "heatmap_card",
     "importance_heatmap",
     "importance_lines",
     "label",

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import plotly.graph_objects as go
 
+from blockviz.plots.card import Citation, FigureCard, provenance_note, table_of
 from blockviz.plots.matrix import MetricMatrix, Shade
 from blockviz.plots.palette import GREY, TRANSPARENT, colorscale
-from blockviz.types import BlockId
+from blockviz.plots.table import score_rows
+from blockviz.types import BlockId, ModelInfo, ScoreTable
 
 PARTS = (("attn", "attention"), ("mlp", "MLP"))
 FONT = "system-ui, -apple-system, Segoe UI, Roboto, sans-serif"
@@ -37,6 +39,24 @@ def importance_heatmap(
     for colour, width in (("#1c2024", 5), ("#ffffff", 2)):
         figure.add_trace(_crosses(matrix, removed, n_layers, colour=colour, width=width))
     return _laid_out(figure, matrix, n_layers)
+
+
+def heatmap_card(
+    table: ScoreTable, info: ModelInfo, *, shade: Shade, cite: tuple[Citation, ...] = ()
+) -> FigureCard:
+    """Every metric and every block in one picture."""
+    matrix = MetricMatrix.of(table, info)
+    headers, rows = score_rows(matrix, info)
+    return FigureCard(
+        key=f"every-metric-every-block-{shade}",
+        title=f"Every metric, every block, by {shade}",
+        reading="Dark = removable in every row, and rows agree where columns share a tone.",
+        citation=cite,
+        figure=importance_heatmap(matrix, shade=shade),
+        headers=tuple(headers),
+        rows=table_of(rows),
+        provenance_note=provenance_note(table.provenance),
+    )
 
 
 def _layer_strip(

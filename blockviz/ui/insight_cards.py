@@ -13,6 +13,7 @@ from blockviz.plots import (
     cka_card,
     cumulative_card,
     gromov_card,
+    heatmap_card,
     importance_lines,
     lens_card,
     lens_tokens_card,
@@ -32,7 +33,7 @@ Cards = dict[str, FigureCard | None]
 # Page -> the names of its cards, in the order in which they stand.
 PAGES: dict[str, tuple[str, ...]] = {
     "right": ("verdict", "cumulative", "singles"),
-    "metrics": ("lines", "multiples"),
+    "metrics": ("lines", "multiples", "ranks", "values"),
     "agreement": ("agreement",),
     "layers": ("gromov_ang", "gromov_cos", "cka"),
     "steady": ("stability", "between"),
@@ -98,10 +99,13 @@ class InsightCards:
 
     def _metrics(self, table: ScoreTable, metric: str) -> Cards:
         scores, info = table.metrics[metric], self.engine.info
+        every = self._cite(*table.metrics.values())
         return {
             "lines": importance_lines(
                 scores, info, provenance=table.provenance, cite=self._cite(scores)
             ),
+            "ranks": heatmap_card(table, info, shade="rank", cite=every),
+            "values": heatmap_card(table, info, shade="value", cite=every),
             "multiples": small_multiples(table, info),
         }
 
@@ -144,6 +148,8 @@ class InsightCards:
             return dict.fromkeys(PAGES["lens"])
         return {"lens": lens_card(lens), "lens_tokens": lens_tokens_card(lens)}
 
-    def _cite(self, scores: Scores) -> tuple[tuple[str, str], ...]:
-        cards = [c for c in self.engine.metrics() if c.name == scores.metric]
-        return tuple((c.citation or c.title, c.reference) for c in cards)
+    def _cite(self, *scores: Scores) -> tuple[tuple[str, str], ...]:
+        """The sources of metrics, each once."""
+        names = {s.metric for s in scores}
+        cards = [c for c in self.engine.metrics() if c.name in names]
+        return tuple(dict.fromkeys((c.citation or c.title, c.reference) for c in cards))

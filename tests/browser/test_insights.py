@@ -17,7 +17,7 @@ pytestmark = pytest.mark.browser
 # Page -> the cards that the fake engine's table can fill.
 FILLED = {
     "right": ("verdict", "cumulative", "singles"),
-    "metrics": ("lines", "multiples"),
+    "metrics": ("lines", "multiples", "ranks", "values"),
     "agreement": ("agreement",),
     "steady": ("stability",),
     "lens": ("lens", "lens_tokens"),
