@@ -14,9 +14,12 @@ from fake_engine import BASELINE, HOSTILE, FakeEngine, make_info
 
 from blockviz.errors import BadInput, BadPlan, BlockvizError, OverLimit
 from blockviz.job_view import JobView
+from blockviz.rankings import rank_intervals, tied_with
 from blockviz.session import Continuation, LiveResult, Sizes, Visitor
 from blockviz.types import BlockId, Done, Progress, PruningPlan
-from blockviz.ui import inputs, views, words
+from blockviz.ui import inputs, map_views, views, words
+from blockviz.ui.drawing import Drawing
+from blockviz.ui.insight_cards import InsightCards
 from blockviz.ui.job_handlers import NO_JOBS, JobHandlers
 from blockviz.ui.launch import build_app, launch_settings, mode_for
 from blockviz.ui.link import link_view, parse_link
@@ -565,3 +568,80 @@ def test_the_fake_engine_agrees_with_itself(engine):
     single = engine.known(PruningPlan(removed=(BlockId(3, "attn"),)))
     assert single.perplexity > BASELINE
     assert engine.known(PruningPlan()).perplexity == BASELINE
+
+
+def test_what_waited_in_the_queue_while_cancel_was_pressed_does_not_start():
+    """Only a new wish of the page, or its Measure now button, measures again."""
+    engine, turns = FakeEngine(is_ready=True, step=0), Turns()
+    live, jobs = LiveHandlers(engine, turns), JobHandlers(engine, turns)
+    visitor = Visitor(model_key=engine.model_key, removed=("1.attn", "2.mlp", "3.mlp"))
+    wish = (visitor, "", 8, RAW, "rank")
+    turns.begin("s")
+    jobs.cancel(Call("s"), visitor, dict(NO_JOBS))
+    assert list(live.follow(Call("s"), *wish)) == []
+    assert engine.calls == []
+    assert list(live.measure(Call("s"), *wish))[-1]
+    assert engine.calls == ["measure 3"]
+    jobs.cancel(Call("s"), visitor, dict(NO_JOBS))
+    assert list(live.follow(Call("t"), *wish)) != []  # another page was not cancelled
+    turns.begin("s")
+    assert list(live.follow(Call("s"), *wish)) != []
+
+
+def test_the_ranks_that_chance_leaves_open_are_said_of_block_and_layer():
+    a, layer = BlockId(0, "attn"), BlockId(1, "layer")
+    intervals = {a: (1, 17), BlockId(0, "mlp"): (3, 3), layer: (2, 4)}
+    assert map_views.could_be(intervals, a) == "1\u201317"
+    assert map_views.could_be(intervals, BlockId(0, "mlp")) == ""  # certain
+    assert map_views.could_be(intervals, BlockId(1, "mlp")) == "2\u20134"
+    assert map_views.could_be(intervals, BlockId(2, "mlp")) == ""
+    assert map_views.could_be(None, a) == ""
+
+
+def test_the_map_shows_what_cannot_be_told_apart_as_the_rankings_say():
+    engine = FakeEngine(is_ready=True)
+    visitor, drawing = Visitor(model_key=engine.model_key), Drawing(engine)
+    table, block = engine.table("example"), BlockId(12, "attn")
+    expected = rank_intervals(table.metrics["bi"])
+    view = drawing.grid(visitor, "bi", "rank", "12.attn")
+    assert set(view["grid"]["tied"]) == {str(b) for b in tied_with(table.metrics["bi"], block)}
+    assert view["grid"]["tied"] and "12.attn" not in view["grid"]["tied"]
+    for row in view["ranking"]["rows"]:
+        low, high = expected[BlockId.parse(row["block"])]
+        assert row["range"] == (f"{low}\u2013{high}" if low < high else "")
+    shown = {row["title"]: row["range"] for row in view["block"]["rows"]}
+    low, high = expected[block]
+    assert shown["Block influence"] == f"{low}\u2013{high}"
+    assert shown["Perplexity if cut"] == ""  # the fake's perplexities carry no error
+    headers, rows = (drawing.map(visitor, "rank")["table"][k] for k in ("headers", "data"))
+    at = headers.index("lowest rank by Block influence")
+    by_name = {row[0]: row for row in rows}
+    assert by_name["12.attn"][at : at + 2] == [low, high]
+    assert "lowest rank by Perplexity if cut" not in headers
+
+
+def test_a_curve_of_another_ranking_is_not_drawn():
+    engine = FakeEngine(is_ready=True)
+    visitor, cards = Visitor(model_key=engine.model_key), InsightCards(engine)
+    how = {"metric": "bi", "is_log": True, "lens": None}
+    drawn = cards.page("right", visitor, **how)
+    names = {row[0] for row in drawn["cumulative"].rows}
+    assert {"Block influence", "Logit disruption"} <= names
+    scores = engine._tables["example"].metrics
+    turned = {b: -v for b, v in scores["bi"].values.items()}
+    scores["bi"] = replace(scores["bi"], values=turned)
+    again = {row[0] for row in cards.page("right", visitor, **how)["cumulative"].rows}
+    assert again == names - {"Block influence"}
+
+
+@pytest.mark.parametrize("content", ["{", "\xff", "[" * 100_000, None])
+def test_an_uploaded_file_that_is_no_json_is_refused(tmp_path, content):
+    path = tmp_path / "scores.json"
+    if content is not None:
+        path.write_text(content, encoding="latin-1")
+    with pytest.raises(BadInput) as caught:
+        inputs.json_file(str(path), "A scores file")
+    assert is_three_sentences(str(caught.value))
+    for raw in (None, 3, ["x"], {"path": str(path)}, ""):
+        with pytest.raises(BadInput):
+            inputs.json_file(raw, "A scores file")

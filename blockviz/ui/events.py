@@ -37,14 +37,10 @@ def wire(app: gr.Blocks, screen: Screen, engine: Engine, turns: Turns, jobs: Job
     changes = _plan_events(screen, MapHandlers(engine, turns))
     opened = _job_events(app, screen, jobs)
     wishes = [change.then for change in (*changes, opened)]
-    for trigger in (*wishes, screen["job"].settled, screen["score"].measure):
-        screen.listen(
-            trigger,
-            live.follow,
-            inputs=(*WRITE_INPUTS, "shade"),
-            outputs=(*LIVE, "heat"),
-            **COMPUTE,
-        )
+    follow = {"inputs": (*WRITE_INPUTS, "shade"), "outputs": (*LIVE, "heat"), **COMPUTE}
+    for trigger in (*wishes, screen["job"].settled):
+        screen.listen(trigger, live.follow, **follow)
+    screen.listen(screen["score"].measure, live.measure, **follow)
     screen.listen(
         screen["import_scores"].upload, jobs.add_scores,
         inputs=("visitor", "import_scores", *LOOK), outputs=EVERYTHING,

@@ -140,7 +140,7 @@ class JobHandlers:
         if own and not own.is_over:
             self.engine.cancel(own.id)
             return {"job": views.lane("queued", "Cancelling…")}
-        self.turns.begin(call.session)
+        self.turns.cancel(call.session)
         return {
             **self.drawing.score(visitor, state="stale"),
             "work": views.lane("cancelled", "Cancelled"),

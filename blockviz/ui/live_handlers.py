@@ -33,6 +33,9 @@ class LiveHandlers:
     ) -> Iterator[Update]:
         """After a change: the perplexity, then the text, unless a newer change comes."""
         self.drawing.check_model(visitor)
+        # What waited in the queue while its page pressed Cancel must not start after all.
+        if self.turns.is_cancelled(call.session):
+            return
         turn = self.turns.newest(call.session)
         yield from self._measured(call.session, turn, visitor)
         if self.turns.is_over(call.session, turn):
@@ -44,6 +47,11 @@ class LiveHandlers:
             yield {"texts": views.texts(bundled, visitor)}
         elif prompt:
             yield from self._written(call.session, turn, visitor, prompt, n_new, is_chat)
+
+    def measure(self, call: Call, visitor: Visitor, *wish: Any) -> Iterator[Update]:
+        """The Measure now button: a wish of its own."""
+        self.turns.begin(call.session)
+        yield from self.follow(call, visitor, *wish)
 
     def write(
         self, call: Call, visitor: Visitor, prompt: Any, n_new: Any, is_chat: Any

@@ -11,12 +11,26 @@ class Turns:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._newest: dict[str, int] = {}
+        self._cancelled: dict[str, int] = {}
 
     def begin(self, session: str) -> int:
         """A new turn; every older one of this page is over."""
         with self._lock:
             self._newest[session] = self._newest.get(session, 0) + 1
             return self._newest[session]
+
+    def cancel(self, session: str) -> None:
+        """The newest turn is over and no other takes its place before there is a new wish."""
+        turn = self.begin(session)
+        with self._lock:
+            self._cancelled[session] = turn
+
+    def is_cancelled(self, session: str) -> bool:
+        """Whether nothing was wished for since the last cancel."""
+        with self._lock:
+            return session in self._cancelled and (
+                self._cancelled[session] == self._newest.get(session)
+            )
 
     def newest(self, session: str) -> int:
         with self._lock:
@@ -28,3 +42,4 @@ class Turns:
     def forget(self, session: str) -> None:
         with self._lock:
             self._newest.pop(session, None)
+            self._cancelled.pop(session, None)
