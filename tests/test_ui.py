@@ -27,6 +27,7 @@ from blockviz.ui.live_handlers import LiveHandlers, shown
 from blockviz.ui.map_handlers import MapHandlers
 from blockviz.ui.screen import Call, Screen, failure, guarded, to_outputs
 from blockviz.ui.turns import Turns
+from blockviz.ui.visitors import Visitors
 
 JS = Path(__file__).parents[1] / "blockviz" / "ui" / "js"
 INFO = make_info()
@@ -645,3 +646,32 @@ def test_an_uploaded_file_that_is_no_json_is_refused(tmp_path, content):
     for raw in (None, 3, ["x"], {"path": str(path)}, ""):
         with pytest.raises(BadInput):
             inputs.json_file(raw, "A scores file")
+
+
+def test_an_answer_worked_out_from_an_older_plan_is_worked_out_again():
+    """A poll that began before a toggle and ends after it must not bring the block back."""
+    visitors, page = Visitors(), Visitor(removed=("18.attn",))
+
+    def toggled(visitor):
+        return {"visitor": visitor.with_removed((*visitor.removed, "12.mlp"))}
+
+    def slow_poll(visitor):
+        seen.append(visitor.removed)
+        if len(seen) == 1:
+            visitors.settled("page", page, toggled)
+        return {"visitor": replace(visitor, table_key="new")}
+
+    seen = []
+    update = visitors.settled("page", page, slow_poll)
+    assert seen == [("18.attn",), ("18.attn", "12.mlp")]
+    assert update["visitor"].removed == ("18.attn", "12.mlp")
+    assert update["visitor"].table_key == "new"
+    assert visitors.newest("page", page) is update["visitor"]
+    assert visitors.newest("another page", page) is page
+
+
+def test_a_page_that_left_is_forgotten():
+    visitors, page = Visitors(), Visitor()
+    visitors.settled("page", page, lambda v: {"visitor": v.with_removed(("3.attn",))})
+    visitors.forget("page")
+    assert visitors.newest("page", page) is page

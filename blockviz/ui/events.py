@@ -134,15 +134,16 @@ def _job_events(app: gr.Blocks, screen: Screen, jobs: JobHandlers) -> gr.events.
         screen["cancel"].click, jobs.cancel, inputs=("visitor", "jobs"),
         outputs=("score", "work", "job"),
     )  # fmt: skip
-    app.unload(_leaving(jobs))
+    app.unload(_leaving(screen, jobs))
     return screen.listen(
         app.load, jobs.open, inputs=("visitor", "browser", "shade"),
         outputs=(*EVERYTHING, "jobs", "job", "timer"),
     )  # fmt: skip
 
 
-def _leaving(jobs: JobHandlers) -> Callable[[gr.Request], None]:
+def _leaving(screen: Screen, jobs: JobHandlers) -> Callable[[gr.Request], None]:
     def leave(request: gr.Request) -> None:
         jobs.leave(request.session_hash or "")
+        screen.visitors.forget(request.session_hash or "")
 
     return leave

@@ -7,14 +7,17 @@ import logging
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from blockviz.errors import BlockvizError
+from blockviz.ui.visitors import Update, Visitors
+
+if TYPE_CHECKING:
+    from blockviz.session import Visitor
 
 logger = logging.getLogger(__name__)
-Update = dict[str, Any]
 Handler = Callable[..., "Update | Iterator[Update]"]
 
 
@@ -62,6 +65,7 @@ class Screen:
 
     def __init__(self) -> None:
         self._components: dict[str, Any] = {}
+        self.visitors = Visitors()
 
     def add(self, name: str, component: Any) -> Any:
         if name in self._components:
@@ -84,7 +88,8 @@ class Screen:
         """The gradio dependency. `outputs` always include the error box."""
         names = tuple(dict.fromkeys((*outputs, "error")))
         is_stream = inspect.isgeneratorfunction(handler)
-        run = _streamed(handler, names) if is_stream else _plain(handler, names)
+        wrap = _streamed if is_stream else _plain
+        run = wrap(handler, names, tuple(inputs), self.visitors)
         settings = {"queue": is_stream, "show_progress": "hidden", "api_visibility": "private"}
         return trigger(
             run,
@@ -115,19 +120,35 @@ def _call_of(event: gr.EventData | None, request: gr.Request | None) -> Call:
     )
 
 
-def _plain(handler: Handler, names: Sequence[str]) -> Callable[..., list[Any]]:
+def _plain(
+    handler: Handler, names: Sequence[str], inputs: Sequence[str], visitors: Visitors
+) -> Callable[..., list[Any]]:
     def run(event: gr.EventData, request: gr.Request, *values: Any) -> list[Any]:
-        merged: Update = {}
-        for update in guarded(handler, _call_of(event, request), values):
-            merged.update(update)
-        return to_outputs(names, merged)
+        call, given = _call_of(event, request), dict(zip(inputs, values, strict=True))
+
+        def answer(visitor: Visitor | None) -> Update:
+            merged: Update = {}
+            now = {**given, "visitor": visitor} if "visitor" in given else given
+            for update in guarded(handler, call, tuple(now.values())):
+                merged.update(update)
+            return merged
+
+        if "visitor" in given and "visitor" in names:
+            return to_outputs(names, visitors.settled(call.session, given["visitor"], answer))
+        known = visitors.newest(call.session, given["visitor"]) if "visitor" in given else None
+        return to_outputs(names, answer(known))
 
     return run
 
 
-def _streamed(handler: Handler, names: Sequence[str]) -> Callable[..., Iterator[list[Any]]]:
+def _streamed(
+    handler: Handler, names: Sequence[str], inputs: Sequence[str], visitors: Visitors
+) -> Callable[..., Iterator[list[Any]]]:
     def run(event: gr.EventData, request: gr.Request, *values: Any) -> Iterator[list[Any]]:
-        for update in guarded(handler, _call_of(event, request), values):
+        call, given = _call_of(event, request), dict(zip(inputs, values, strict=True))
+        if "visitor" in given:
+            given["visitor"] = visitors.newest(call.session, given["visitor"])
+        for update in guarded(handler, call, tuple(given.values())):
             yield to_outputs(names, update)
 
     return run
