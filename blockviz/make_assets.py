@@ -14,10 +14,20 @@ from blockviz.session.judging import judge_windows
 from blockviz.session.lens import read_lens
 from blockviz.session.live import open_live_windows
 from blockviz.session.opening import open_model
+from blockviz.session.pairing import pairs_request
 from blockviz.session.scoring import score_request
+from blockviz.session.search_views import PairsRequest, SearchRequest
+from blockviz.session.searching import search_request
 from blockviz.session.views import ScoreRequest
 from blockviz.session.writing import write_pair
-from blockviz.types import BlockId, CalibrationSet, PruningPlan, Scores
+from blockviz.types import (
+    BlockId,
+    CalibrationSet,
+    Interactions,
+    PruningPlan,
+    Scores,
+    SearchRun,
+)
 
 # The first page shows what three cuts do: few, and yet the answer is another one.
 REMOVED = ("18.attn", "7.attn", "14.mlp")
@@ -25,6 +35,7 @@ PROMPT = "Why is the sky blue?"
 N_NEW_TOKENS = 48
 LENS_TEXT = "The Amazon is the largest river in the world by volume of water. It lies in South"
 TASK, TASK_ROWS = "arc_easy", 48
+SEARCHED, MOST_MEASURED = 10, 60
 DIGITS = 7
 
 
@@ -61,11 +72,28 @@ def main() -> int:
         continuation=pair,
         judgement=judgement,
         lens=drain(read_lens(model, LENS_TEXT)),
+        search=example_search(model),
+        interactions=example_pairs(model),
     )
     text = json.dumps(_rounded(example.to_json()), indent=1, ensure_ascii=False)
     EXAMPLE_PATH.write_text(text + "\n", encoding="utf-8")
     say(f"Written: {EXAMPLE_PATH.name}, {len(text):,} characters")
     return 0
+
+
+def example_search(model: BlockModel) -> SearchRun:
+    """A greedy search, every candidate on every window: what it says is nobody's luck."""
+    say("search")
+    request = SearchRequest(blocks=SEARCHED, is_exhaustive=True)
+    found = drain(search_request(model, request))
+    steps = tuple(replace(step, seconds=0.0) for step in found.steps)
+    return replace(found, steps=steps, measured=found.measured[:MOST_MEASURED])
+
+
+def example_pairs(model: BlockModel) -> Interactions:
+    """What every two blocks do together."""
+    say("pairs")
+    return drain(pairs_request(model, PairsRequest()))
 
 
 def _short(scores: Scores) -> Scores:

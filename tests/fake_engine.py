@@ -8,10 +8,25 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from blockviz.errors import BadSource
+from fake_search import (
+    PRESETS,
+    STRATEGIES,
+    growing,
+    make_estimate,
+    make_pairs,
+    make_run,
+)
+
+from blockviz.errors import BadInput, BadSource
 from blockviz.job_view import JobView
 from blockviz.rankings import Between, between, read_scores, tied_with
 from blockviz.session.findings import Findings, Intervals, findings_of, intervals_of, run_label
+from blockviz.session.search_views import (
+    PairsRequest,
+    PresetCard,
+    SearchRequest,
+    StrategyCard,
+)
 from blockviz.session.views import (
     Continuation,
     Limits,
@@ -26,6 +41,7 @@ from blockviz.types import (
     BlockId,
     DataOrigin,
     Done,
+    Interactions,
     Judgement,
     Lens,
     Measured,
@@ -35,6 +51,7 @@ from blockviz.types import (
     PruningPlan,
     Scores,
     ScoreTable,
+    SearchRun,
 )
 
 BASELINE = 32.94
@@ -146,6 +163,16 @@ class FakeEngine:
         self._tables = {"example": make_table(self.info, dataset=dataset)}
         self._judgements = {"example": make_judgement(self._tables["example"])}
         self.example_lens = make_lens(self.info, "Paris")
+        words = HOSTILE if self.is_hostile else "Wikipedia passages"
+        few = min(12, self.n_layers)
+        self._searches = {
+            "example": make_run(self.info, SearchRequest(blocks=few), dataset=words, warning=(
+                HOSTILE if self.is_hostile else ""
+            ))
+        }  # fmt: skip
+        self._pairs = {
+            "example": make_pairs(self.info, PairsRequest(ScoreRequest()), dataset=words)
+        }
         self._known: dict[frozenset[BlockId], LiveResult] = {}
         self._jobs: dict[str, JobView] = {}
         self._cancelled: set[str] = set()
@@ -208,6 +235,72 @@ class FakeEngine:
         self._judgements[key] = make_judgement(self._tables[table_key])
         return {"judgement_key": key, "warning": ""}
 
+    def strategies(self) -> tuple[StrategyCard, ...]:
+        return STRATEGIES
+
+    def presets(self) -> tuple[PresetCard, ...]:
+        return PRESETS
+
+    def objectives(self) -> tuple[MetricCard, ...]:
+        return tuple(card for card in CARDS if card.name in ("ppl", "lds"))
+
+    def search_run(self, search_key: str) -> SearchRun | None:
+        if search_key == "example" and self.info.n_layers != self.n_layers:
+            return None
+        return self._searches.get(search_key)
+
+    def interactions(self, pairs_key: str) -> Interactions | None:
+        if pairs_key == "example" and self.info.n_layers != self.n_layers:
+            return None
+        return self._pairs.get(pairs_key)
+
+    def estimate_search(self, request: SearchRequest) -> Iterator[Progress | Done]:
+        self._check_search(request)
+        self.calls.append(f"estimate {request.strategy}")
+        yield Progress("timing", 0, 1)
+        time.sleep(self.step)
+        yield Done(make_estimate(self.info, request))
+
+    def start_search(self, request: SearchRequest, *, owner: str, address: str = "") -> str:
+        self._check_search(request)
+        self.calls.append(f"search {request.strategy}")
+        key = f"search{len(self._searches)}"
+        dataset = HOSTILE if self.is_hostile else "Wikipedia passages"
+        parts = list(growing(self.info, request, dataset))
+
+        def so_far(i: int) -> dict[str, str] | None:
+            n = i // 5
+            if not 0 < n <= len(parts):
+                return None
+            self._searches[key] = parts[n - 1]
+            return {"search_key": key, "warning": ""}
+
+        def finish() -> dict[str, str]:
+            self._searches[key] = make_run(self.info, request, dataset=dataset)
+            return {"search_key": key, "warning": ""}
+
+        return self._start("search", 5 * (len(parts) + 1), finish, so_far)
+
+    def _check_search(self, request: SearchRequest) -> None:
+        if request.blocks is not None and request.blocks > len(self.info.units(request.unit)):
+            raise BadInput("Too many.", "There are fewer.", "Remove fewer.")
+
+    def start_pairs(self, request: PairsRequest, *, owner: str, address: str = "") -> str:
+        self.calls.append("pairs")
+        key = f"pairs{len(self._pairs)}"
+
+        def so_far(i: int) -> dict[str, str] | None:
+            if i < 4:
+                return None
+            self._pairs[key] = make_pairs(self.info, request, share=i / 24)
+            return {"pairs_key": key, "warning": ""}
+
+        def finish() -> dict[str, str]:
+            self._pairs[key] = make_pairs(self.info, request)
+            return {"pairs_key": key, "warning": ""}
+
+        return self._start("pairs", 20, finish, so_far)
+
     def sizes(self, plan: PruningPlan) -> Sizes:
         return Sizes.of(self.info, plan)
 
@@ -264,21 +357,24 @@ class FakeEngine:
     def forget(self, owner: str) -> None:
         self.calls.append("forget")
 
-    def _start(self, kind: str, steps: int, finish) -> str:
+    def _start(self, kind: str, steps: int, finish, so_far=lambda i: None) -> str:
         job_id = f"job{len(self._jobs)}"
         self._jobs[job_id] = JobView(job_id, kind, "running", f"{kind.capitalize()}ing", 0, steps)
-        threading.Thread(target=self._work, args=(job_id, steps, finish), daemon=True).start()
+        work = (job_id, steps, finish, so_far)
+        threading.Thread(target=self._work, args=work, daemon=True).start()
         return job_id
 
-    def _work(self, job_id: str, steps: int, finish) -> None:
+    def _work(self, job_id: str, steps: int, finish, so_far) -> None:
         job = self._jobs[job_id]
         for i in range(steps):
+            partial = so_far(i) or job.partial
             if job_id in self._cancelled:
-                self._jobs[job_id] = replace(job, state="cancelled", done=i)
+                self._jobs[job_id] = replace(job, state="cancelled", done=i, partial=partial)
                 return
-            self._jobs[job_id] = replace(
-                job, done=i, elapsed=i * self.step, eta=(steps - i) * self.step
+            job = replace(
+                job, done=i, elapsed=i * self.step, eta=(steps - i) * self.step, partial=partial
             )
+            self._jobs[job_id] = job
             time.sleep(self.step)
         self._jobs[job_id] = replace(
             job, state="done", done=steps, elapsed=steps * self.step, result=finish()

@@ -9,16 +9,19 @@ from typing import Any
 
 from blockviz.cli.console import Stopped, complain, drain, say, table, write_json
 from blockviz.cli.insight_commands import judge, stability
-from blockviz.cli.options import check_out, read_plan
-from blockviz.cli.requests import request_of
+from blockviz.cli.options import check_out
+from blockviz.cli.requests import read_plan, request_of
+from blockviz.cli.search_commands import pairs, search
 from blockviz.errors import BadInput
 from blockviz.session import Engine
 from blockviz.session.catalogue import (
     families_json,
     info_json,
     metrics_json,
+    presets_json,
     settings_of,
     source_of,
+    strategies_json,
 )
 from blockviz.session.evaluation import evaluate_request, open_tasks
 from blockviz.session.kept import kept_on_disk
@@ -34,6 +37,14 @@ def info(args: argparse.Namespace) -> int:
         data = metrics_json()
         for metric in data["metrics"]:
             show_metric(metric)
+    elif args.strategies:
+        data = strategies_json()
+        for strategy in data["strategies"]:
+            show_strategy(strategy)
+    elif args.presets:
+        data = presets_json()
+        for preset in data["presets"]:
+            show_preset(preset)
     elif args.families:
         data = families_json()
         table(["family", "model types"], [[f["name"], f["types"]] for f in data["families"]])
@@ -54,6 +65,32 @@ def show_metric(metric: dict[str, Any]) -> None:
     say(f"{metric['name']:<16}{metric['title']} ({what})")
     for line in (metric["meaning"], *settings_of(metric), source_of(metric)):
         say(f"{'':<16}{line}")
+    say()
+
+
+def show_strategy(strategy: dict[str, Any]) -> None:
+    """A few lines: how a strategy searches, what it wants, its settings, its source."""
+    what = ", ".join(strategy["units"])
+    if strategy["wants"]:
+        what += f"; goes by {strategy['wants']} of a metric"
+    if strategy["is_experimental"]:
+        what += "; experimental"
+    say(f"{strategy['name']:<16}{strategy['title']} ({what})")
+    for line in (strategy["meaning"], *settings_of(strategy), source_of(strategy)):
+        if line:
+            say(f"{'':<16}{line}")
+    say()
+
+
+def show_preset(preset: dict[str, Any]) -> None:
+    """A few lines: what a recipe does and sets, what of it is different here, its source."""
+    text = preset["settings"].get("text", {})
+    own = {k: v for k, v in preset["settings"].items() if k != "text"}
+    sets = ", ".join(f"{name}={value}" for name, value in {**own, **text}.items())
+    say(f"{preset['name']}: {preset['title']}")
+    for line in (preset["meaning"], sets, preset["note"], source_of(preset)):
+        if line:
+            say(f"{'':<16}{line}")
     say()
 
 
@@ -230,6 +267,8 @@ def bench(args: argparse.Namespace) -> int:
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "info": info,
     "score": score,
+    "search": search,
+    "pairs": pairs,
     "evaluate": evaluate,
     "judge": judge,
     "stability": stability,

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,11 @@ class Stopped(Exception):
         self.partial = partial
 
 
-def drain(events: Events) -> Any:
-    """The result of a task, its progress on stderr when that is a terminal. Stopped on Ctrl-C."""
+def drain(events: Events, seen: Callable[[Any], None] | None = None) -> Any:
+    """The result of a task, its progress on stderr when that is a terminal. Stopped on Ctrl-C.
+
+    seen: called with every partial result as it comes.
+    """
     partial: Any = None
     bar: tqdm | None = None
     try:
@@ -32,7 +35,11 @@ def drain(events: Events) -> Any:
             for event in events:
                 if isinstance(event, Done):
                     return event.result
-                partial = event.partial if event.partial is not None else partial
+                if event.partial is not None:
+                    partial = event.partial
+                    if seen is not None:
+                        with tqdm.external_write_mode(file=sys.stderr):
+                            seen(partial)
                 bar = _advance(bar, event.stage, event.done, event.total, event.note)
     except KeyboardInterrupt as stop:
         raise Stopped(partial) from stop
@@ -46,7 +53,7 @@ def _advance(bar: tqdm | None, stage: str, done: float, total: float, note: str)
     if bar is None or bar.desc != f"{stage}: ":
         if bar is not None:
             bar.close()
-        quiet = not sys.stderr.isatty()
+        quiet = not sys.stderr.isatty() or not is_first_process()
         bar = tqdm(desc=stage, total=total or None, disable=quiet, leave=False, file=sys.stderr)
         bar.desc = f"{stage}: "
     bar.set_postfix_str(note, refresh=False)
@@ -54,8 +61,15 @@ def _advance(bar: tqdm | None, stage: str, done: float, total: float, note: str)
     return bar
 
 
+def is_first_process() -> bool:
+    """Whether this is the one that shows and writes, where several were started together."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def say(text: str = "") -> None:
     """One line on stdout. A reader that has gone, such as `head`, stops the lines, not the work."""
+    if not is_first_process():
+        return
     try:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
@@ -67,7 +81,8 @@ def say(text: str = "") -> None:
 
 def complain(text: str) -> None:
     """One line on stderr."""
-    sys.stderr.write(text + "\n")
+    if is_first_process():
+        sys.stderr.write(text + "\n")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -81,7 +96,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def write_json(path: Path | None, data: Mapping[str, Any]) -> None:
     """`data` as a JSON file that appears whole or not at all."""
-    if path is None:
+    if path is None or not is_first_process():
         return
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from blockviz import __version__
-from blockviz.errors import BadInput, BadPlan
-from blockviz.types import BlockId, PruningPlan
+from blockviz.cli.option_groups import (
+    add_memory,
+    add_model,
+    add_out,
+    add_plan,
+    add_resume,
+    add_tasks,
+    add_text,
+)
+from blockviz.errors import BadInput
 
 EPILOG = """examples:
   blockviz info --model demo
   blockviz score --metrics bi,rm,ppl,lds --out scores.json
   blockviz score --metrics all --tasks arc_easy --limit 100 --out scores.json
+  blockviz search --blocks 6 --out plan.json
+  blockviz search --preset sleb --ratio 0.2 --out plan.json
+  blockviz evaluate --plan plan.json
   blockviz evaluate --remove 18.attn,7.mlp --data demo --seq-len 512 --n-samples 8
   blockviz evaluate --remove 18.attn --tasks piqa,arc_easy --limit 100
   blockviz generate --remove 18.attn --prompt "The capital of France is"
@@ -47,15 +57,17 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     info = commands.add_parser("info", help="what a model is made of, and the registries")
-    _model(info)
+    add_model(info)
     what = info.add_mutually_exclusive_group()
     what.add_argument("--metrics", action="store_true", help="list the importance metrics")
+    what.add_argument("--strategies", action="store_true", help="list the search strategies")
+    what.add_argument("--presets", action="store_true", help="list the papers' recipes")
     what.add_argument("--families", action="store_true", help="list the proven model families")
-    _out(info)
+    add_out(info)
 
     score = commands.add_parser("score", help="score every block under importance metrics")
-    _model(score)
-    _text(score, "--calibration", "calibration text")
+    add_model(score)
+    add_text(score, "--calibration", "calibration text")
     score.add_argument(
         "--metrics",
         default="bi,rm,ppl,lds",
@@ -74,37 +86,40 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="fast, or reference (the whole model for every block, as published) [%(default)s]",
     )
-    _tasks(score, "T", "for metrics of answers to a task (acc, tabp)")
-    _resume(score)
-    _out(score)
+    add_tasks(score, "T", "for metrics of answers to a task (acc, tabp)")
+    add_resume(score)
+    add_out(score)
+
+    _search(commands.add_parser("search", help="choose the blocks to remove, and write a plan"))
+    _pairs(commands.add_parser("pairs", help="what two blocks cost together beyond each alone"))
 
     evaluate = commands.add_parser("evaluate", help="perplexity of the original and of a plan")
-    _model(evaluate)
-    _plan(evaluate)
-    _text(evaluate, "--data", "evaluation text")
+    add_model(evaluate)
+    add_plan(evaluate)
+    add_text(evaluate, "--data", "evaluation text")
     evaluate.add_argument(
         "--correction", default="none", metavar="NAME", help="repair to apply; only none so far"
     )
-    _tasks(evaluate, "T,...", "questions to answer")
+    add_tasks(evaluate, "T,...", "questions to answer")
     evaluate.add_argument(
         "--add-bos",
         choices=("auto", "yes", "no"),
         default="auto",
         help="a BOS token in front of every question: as the tokenizer does, or set [auto]",
     )
-    _out(evaluate)
+    add_out(evaluate)
 
     judge = commands.add_parser("judge", help="which metric foretold what cuts cost on other text")
-    _model(judge)
+    add_model(judge)
     judge.add_argument(
         "--scores", type=Path, required=True, metavar="FILE.json", help="written by score --out"
     )
-    _text(judge, "--data", "held-out text")
+    add_text(judge, "--data", "held-out text")
     judge.add_argument(
         "--blocks", type=int, default=8, metavar="K", help="removals in a row, by each metric [8]"
     )
-    _resume(judge)
-    _out(judge)
+    add_resume(judge)
+    add_out(judge)
 
     stability = commands.add_parser(
         "stability", help="how far rankings move with the text: in one run, and between runs"
@@ -112,17 +127,17 @@ def build_parser() -> argparse.ArgumentParser:
     stability.add_argument(
         "scores", type=Path, nargs="+", metavar="FILE.json", help="written by score --out"
     )
-    _out(stability)
+    add_out(stability)
 
     generate = commands.add_parser("generate", help="what the original and a plan write")
-    _model(generate)
-    _plan(generate)
+    add_model(generate)
+    add_plan(generate)
     generate.add_argument("--prompt", required=True, help="the text to continue")
     generate.add_argument("--max-new-tokens", type=int, default=48, metavar="N", help="[48]")
     how = generate.add_mutually_exclusive_group()
     how.add_argument("--chat", action="store_true", help="through the model's chat template")
     how.add_argument("--raw", action="store_true", help="as it is (default)")
-    _out(generate)
+    add_out(generate)
 
     app = commands.add_parser("app", help="the interactive app in a browser")
     app.add_argument("--host", default=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"))
@@ -130,97 +145,70 @@ def build_parser() -> argparse.ArgumentParser:
 
     bench = commands.add_parser("bench", help="time and memory, each beside its reference")
     bench.add_argument("--quick", action="store_true", help="fewer windows and repeats")
-    _out(bench)
+    add_out(bench)
     return parser
 
 
-def _model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--model",
-        default="demo",
-        metavar="MODEL",
-        help="demo, OWNER/NAME[@REVISION] of the hub, a folder, or a FILE.gguf [demo]",
+def _search(parser: argparse.ArgumentParser) -> None:
+    """None stands for what was not given: a preset, or the default named here, fills it in."""
+    add_model(parser)
+    add = parser.add_argument
+    add("--preset", metavar="P", help="a paper's recipe, see info --presets; options change it")
+    add("--objective", metavar="M", help="what to keep low: ppl, lds, kl, js, norm, ang, acc [ppl]")
+    add("--strategy", metavar="S", help="see info --strategies; beam:width=5 sets a value [greedy]")
+    add("--unit", metavar="UNIT", help="removed at once: block, layer, attn or mlp [block]")
+    target = parser.add_argument_group("target (at least one; all that are given hold)")
+    target.add_argument("--blocks", type=int, metavar="K", help="so many units")
+    target.add_argument("--ratio", type=float, metavar="R", help="at most this share of parameters")
+    target.add_argument(
+        "--max-ppl-rise", type=float, metavar="PERCENT", help="as many as perplexity bears"
     )
-    parser.add_argument(
-        "--dtype", default="auto", metavar="T", help="auto, float32, bfloat16 or float16 [auto]"
+    target.add_argument("--speedup", type=float, metavar="X", help="until X times as fast")
+    add("--protect-first", type=int, metavar="N", help="keep the first N layers [0]")
+    add("--protect-last", type=int, metavar="N", help="keep the last N layers [0]")
+    add("--pool", metavar="M:SHARE", help="bi:0.5 = only the half with the lowest bi [all]")
+    add("--scores", metavar="M", help="metric of strategies that go by scores [bi, or cos_win]")
+    doubt = parser.add_mutually_exclusive_group()
+    doubt.add_argument(
+        "--level", type=float, metavar="P", help="doubt that a decision may leave [0.01]"
     )
-    parser.add_argument(
-        "--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:N or mps [auto]"
-    )
-
-
-def _text(parser: argparse.ArgumentParser, name: str, what: str) -> None:
-    parser.add_argument(
-        name,
-        default="demo",
-        metavar="TEXT",
-        help=f"{what}: demo, own, alpaca, wikitext2, c4, OWNER/NAME of the hub, or a file "
-        "(.txt, .raw, .jsonl, .parquet) [demo]",
-    )
-    parser.add_argument(
-        "--text-column", default="text", metavar="C", help="of a .jsonl or .parquet file [text]"
-    )
-    parser.add_argument("--n-samples", type=int, default=32, metavar="N", help="windows [32]")
-    parser.add_argument("--seq-len", type=int, default=128, metavar="T", help="tokens each [128]")
-    parser.add_argument(
-        "--calibration-mode",
-        default="stream",
-        metavar="MODE",
-        help="stream (joined, cut into windows) or per_sample (one text a row) [stream]",
-    )
-    parser.add_argument("--seed", type=int, default=42, metavar="S", help="[42]")
-    parser.add_argument("--shuffle", action="store_true", help="draw windows in seeded order")
-
-
-def _tasks(parser: argparse.ArgumentParser, metavar: str, what: str) -> None:
-    parser.add_argument(
-        "--tasks",
-        default="",
-        metavar=metavar,
-        help=f"{what}: piqa, arc_easy, arc_challenge, hellaswag, winogrande, openbookqa, boolq, "
-        "lambada_openai, or a .jsonl file",
-    )
-    parser.add_argument(
-        "--limit", type=int, metavar="N", help="the first N rows of each task only [all]"
-    )
-
-
-def _resume(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--no-resume",
+    doubt.add_argument(
+        "--exhaustive",
+        dest="is_exhaustive",
         action="store_true",
-        help="neither use nor keep evaluations of other runs (in the cache folder)",
+        default=None,
+        help="every candidate on every window",
     )
+    add(
+        "--engine", metavar="NAME", help="fast, or reference (the whole model, as published) [fast]"
+    )
+    add_memory(parser)
+    add_text(parser, "--calibration", "text to search on")
+    add_tasks(parser, "T", "for the objective acc")
+    add_resume(parser)
+    add_out(parser)
+    unset = ("calibration", "n_samples", "seq_len", "seed", "text_column", "tasks")
+    parser.set_defaults(**dict.fromkeys((*unset, "calibration_mode", "shuffle")))
 
 
-def _plan(parser: argparse.ArgumentParser) -> None:
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument("--plan", type=Path, metavar="FILE", help="a plan written by blockviz")
-    which.add_argument("--remove", metavar="BLOCKS", help="such as 18.attn,7.mlp,3.layer")
-
-
-def _out(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, metavar="FILE.json", help="write the result as JSON")
-
-
-def read_plan(args: argparse.Namespace) -> PruningPlan | None:
-    """The plan of --plan or --remove; None if neither was given."""
-    if args.remove is not None:
-        names = [n for n in args.remove.split(",") if n.strip()]
-        if not names:
-            raise BadPlan("--remove was given.", "It names no block.", "Write --remove 18.attn.")
-        return PruningPlan(removed=tuple(BlockId.parse(n) for n in names))
-    if args.plan is None:
-        return None
-    try:
-        data: Any = json.loads(args.plan.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise BadPlan(
-            f"The plan {args.plan.name} was to be read.",
-            "There is no such file, or it is not JSON.",
-            "Give a plan file, or name the blocks with --remove 18.attn,7.mlp.",
-        ) from error
-    return PruningPlan.from_json(data)
+def _pairs(parser: argparse.ArgumentParser) -> None:
+    add_model(parser)
+    parser.add_argument(
+        "--unit", default="block", metavar="UNIT", help="block, layer, attn or mlp [%(default)s]"
+    )
+    parser.add_argument(
+        "--positions",
+        default="32",
+        metavar="N",
+        help="predictions read of each window, a seeded sample; or all [%(default)s]",
+    )
+    parser.add_argument(
+        "--top", type=int, default=10, metavar="N", help="strongest pairs to show [%(default)s]"
+    )
+    add_memory(parser)
+    add_text(parser, "--calibration", "text to measure on", n_samples=8)
+    add_resume(parser)
+    add_out(parser)
 
 
 def check_out(path: Path | None) -> None:

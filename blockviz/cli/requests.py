@@ -1,10 +1,16 @@
-"""From parsed options to a request of the session."""
+"""From parsed options to a request of the session, and to a plan."""
 
 from __future__ import annotations
 
 import argparse
+import json
+from dataclasses import fields
+from typing import Any
 
+from blockviz.errors import BadPlan
+from blockviz.session.search_views import SearchRequest
 from blockviz.session.views import ScoreRequest
+from blockviz.types import BlockId, PruningPlan
 
 
 def request_of(args: argparse.Namespace, text: str) -> ScoreRequest:
@@ -23,3 +29,45 @@ def request_of(args: argparse.Namespace, text: str) -> ScoreRequest:
         tasks=getattr(args, "tasks", ""),
         limit=getattr(args, "limit", None),
     )
+
+
+# Option -> field of the text's request.
+TEXT_FIELDS = {
+    "calibration": "calibration",
+    "text_column": "text_column",
+    "n_samples": "n_samples",
+    "seq_len": "seq_len",
+    "calibration_mode": "mode",
+    "seed": "seed",
+    "shuffle": "is_shuffled",
+    "tasks": "tasks",
+    "limit": "limit",
+}
+
+
+def search_fields(args: argparse.Namespace) -> dict[str, Any]:
+    """What was given of a search, by the fields of its request; those of its text under `text`."""
+    names = {field.name for field in fields(SearchRequest)} - {"text", "preset"}
+    own = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    text = {field: getattr(args, name) for name, field in TEXT_FIELDS.items()}
+    return {**own, "text": {name: value for name, value in text.items() if value is not None}}
+
+
+def read_plan(args: argparse.Namespace) -> PruningPlan | None:
+    """The plan of --plan or --remove; None if neither was given."""
+    if args.remove is not None:
+        names = [n for n in args.remove.split(",") if n.strip()]
+        if not names:
+            raise BadPlan("--remove was given.", "It names no block.", "Write --remove 18.attn.")
+        return PruningPlan(removed=tuple(BlockId.parse(n) for n in names))
+    if args.plan is None:
+        return None
+    try:
+        data: Any = json.loads(args.plan.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise BadPlan(
+            f"The plan {args.plan.name} was to be read.",
+            "There is no such file, or it is not JSON.",
+            "Give a plan file, or name the blocks with --remove 18.attn,7.mlp.",
+        ) from error
+    return PruningPlan.from_json(data)

@@ -11,14 +11,11 @@ import torch
 from blockviz.engine.roads import FastRoad, ReferenceRoad
 from blockviz.evaluate.loss import next_token_nll
 from blockviz.evaluate.perplexity import next_tokens
+from blockviz.models.stage import piece_rows
 from blockviz.types import BlockId, CalibrationBatch, Readout
 
 if TYPE_CHECKING:
     from blockviz.engine.sweep import OutputMetric
-
-# On a CPU a metric passes over its logits several times: a piece should stay in the cache. The
-# product that makes the logits wants larger ones, so pieces are cut from its chunks.
-PIECE_BYTES = 6 << 20
 
 
 class BatchReader:
@@ -38,7 +35,7 @@ class BatchReader:
         self._n_windows = batch.input_ids.shape[0]
         self._compares = any(m.compares_logits for m in metrics)
         self._kept: dict[tuple[int, int], Mapping[str, torch.Tensor]] = {}
-        self._dense: dict[int, _Dense] = {}
+        self._dense: dict[int, Dense] = {}
         # Which positions count is asked of a readout without logits: they play no part in it.
         nothing = torch.zeros(len(self._targets), 0)
         blank = Readout(nothing, torch.zeros(len(nothing)), self._targets, self._has_target)
@@ -70,12 +67,12 @@ class BatchReader:
         device = logits.device
         where = self._targets[rows].to(device), self._has_target[rows].to(device)
         if self._compares and is_dense and rows.start not in self._dense:
-            self._dense[rows.start] = _Dense(logits, _readout(logits, *where))
+            self._dense[rows.start] = Dense(logits, readout_of(logits, *where))
         dense = self._dense[rows.start].readout() if self._compares else None
-        return _readout(logits, *where, dense)
+        return readout_of(logits, *where, dense)
 
 
-class _Dense:
+class Dense:
     """The dense model's output at some positions, widened for as long as one piece is read."""
 
     def __init__(self, logits: torch.Tensor, readout: Readout) -> None:
@@ -88,12 +85,13 @@ class _Dense:
         return found
 
 
-def _readout(
+def readout_of(
     logits: torch.Tensor,
     targets: torch.Tensor,
     has_target: torch.Tensor,
     dense: Readout | None = None,
 ) -> Readout:
+    """The readout of (position, vocab) logits; what its loss holds already is not done twice."""
     wide = logits.float()
     found = Readout(wide, next_token_nll(wide, targets), targets, has_target, dense)
     # The loss holds it already, and working it out takes as long as the loss does.
@@ -106,9 +104,7 @@ def _pieces(
     road: FastRoad | ReferenceRoad, candidate: BlockId | None
 ) -> Iterator[tuple[slice, torch.Tensor]]:
     for rows, logits in road.chunks(candidate):
-        size = len(logits)
-        if logits.device.type == "cpu":
-            size = max(8, PIECE_BYTES // (4 * logits.shape[-1]))
+        size = piece_rows(logits.shape[-1], logits.device)
         for start in range(0, len(logits), size):
             piece = logits[start : start + size]
             first = rows.start + start

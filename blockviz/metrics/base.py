@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 import torch
 
-from blockviz.errors import BadInput
 from blockviz.registry import Registry
+from blockviz.settings import check_settings
 from blockviz.stats import BlockStatistic, PassStatistic
 from blockviz.types import (
     UNITS,
@@ -118,6 +118,11 @@ class AblationMetric(Metric):
     compares_logits: ClassVar[bool] = False
     cost: ClassVar[str] = "one sweep"
 
+    @property
+    def reads_dense(self) -> bool:
+        """Whether it needs the dense model's output at all."""
+        return self.compares_logits or type(self).remember is not AblationMetric.remember
+
     def positions(self, readout: Readout) -> torch.Tensor:
         """(position,) bool: which positions count."""
         return torch.ones_like(readout.has_target)
@@ -130,11 +135,29 @@ class AblationMetric(Metric):
         """(position,) float32 of the output with blocks removed; `kept` is the dense model's."""
         raise TypeError(f"{self.name} does not say what it measures")
 
+    def picks(self, kept: Mapping[str, torch.Tensor]) -> torch.Tensor | None:
+        """(position, K) of the only words whose logits it reads; None where it needs them all."""
+        return None
+
+    def of_picked(self, logits: torch.Tensor, kept: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """(position,) float32 of the (position, K) logits of `picks`."""
+        raise TypeError(f"{self.name} reads all logits")
+
+    def window_values(self, means: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+        """(n_windows,) numbers whose mean orders removed sets, of means over `counts` positions."""
+        return means
+
+    def number_and_error(self, mean: float, error: float) -> tuple[float, float]:
+        """The paper's own number of a mean of `window_values`, and its error to first order."""
+        return mean, error
+
     def score(self, source: AblationTable) -> Scores:
-        """Raw = mean over windows of window means, unless a subclass says otherwise."""
-        means = {b: mean_and_error(v) for b, v in source.values.items()}
+        values = {b: self.window_values(v, source.counts) for b, v in source.values.items()}
+        dense = self.window_values(source.baseline, source.counts)
         return self.scores(
-            means, baseline=float(source.baseline.mean()), per_window=window_numbers(source.values)
+            {b: self.number_and_error(*mean_and_error(v)) for b, v in values.items()},
+            baseline=self.number_and_error(*mean_and_error(dense))[0],
+            per_window=window_numbers(values),
         )
 
 
@@ -209,22 +232,3 @@ def weighted_mean_and_error(total: torch.Tensor, count: torch.Tensor) -> tuple[f
     residual = (total - mean * count) / count.double().mean()
     error = math.sqrt(residual.square().sum().item() / (n - 1) / n) if n > 1 else 0.0
     return mean, error
-
-
-def check_settings(metric: Metric) -> None:
-    """BadInput where a parameter is outside the choices or the range that its field declares."""
-    for setting in fields(metric):
-        value, rules = getattr(metric, setting.name), setting.metadata
-        allowed = rules.get("choices")
-        low, high = rules.get("min"), rules.get("max")
-        asked = f"{metric.name}:{setting.name}={value} was asked for."
-        if allowed and value not in allowed:
-            raise BadInput(
-                asked, f"{setting.name} has no such value.", f"Use {', '.join(allowed)}."
-            )
-        is_number = not isinstance(value, float) or math.isfinite(value)
-        if not is_number:
-            raise BadInput(asked, f"{setting.name} must be a finite number.", "Change it.")
-        if (low is not None and value < low) or (high is not None and value > high):
-            wanted = f"from {low} to {high}" if high is not None else f"at least {low}"
-            raise BadInput(asked, f"{setting.name} must be {wanted}.", "Change it.")

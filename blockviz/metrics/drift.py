@@ -10,8 +10,8 @@ from typing import ClassVar
 import torch
 from torch.nn.functional import softplus
 
-from blockviz.metrics.base import METRICS, AblationMetric, mean_and_error, window_numbers
-from blockviz.types import AblationTable, Readout, Scores
+from blockviz.metrics.base import METRICS, AblationMetric
+from blockviz.types import Readout
 
 _LN_2 = math.log(2)
 _FINERCUT = {
@@ -41,10 +41,8 @@ class LogitNorm(_Drift):
     def per_position(self, readout: Readout, kept: Mapping[str, torch.Tensor]) -> torch.Tensor:
         return readout.distance.square()
 
-    def score(self, source: AblationTable) -> Scores:
-        sizes = {b: (v * source.counts).sqrt() for b, v in source.values.items()}
-        means = {b: mean_and_error(v) for b, v in sizes.items()}
-        return self.scores(means, baseline=0.0, per_window=window_numbers(sizes))
+    def window_values(self, means: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+        return (means * counts).sqrt()
 
 
 @METRICS.register

@@ -44,8 +44,13 @@ class LogitDisruption(AblationMetric):
 
     def per_position(self, readout: Readout, kept: Mapping[str, torch.Tensor]) -> torch.Tensor:
         picked = readout.logits.gather(-1, kept["index"].long())
-        now, dense = self._in_space(picked, readout.logits), kept["values"]
-        return 1 - torch.nn.functional.cosine_similarity(dense, now, dim=-1)
+        return _turn(self._in_space(picked, readout.logits), kept)
+
+    def picks(self, kept: Mapping[str, torch.Tensor]) -> torch.Tensor | None:
+        return None if self.space == "logprob" else kept["index"]
+
+    def of_picked(self, logits: torch.Tensor, kept: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        return _turn(self._in_space(logits, logits), kept)
 
     def _in_space(self, picked: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         if self.space == "centered":
@@ -53,3 +58,8 @@ class LogitDisruption(AblationMetric):
         if self.space == "logprob":
             return picked - logits.logsumexp(dim=-1, keepdim=True)
         return picked
+
+
+def _turn(now: torch.Tensor, kept: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """(position,) 1 - cosine of (position, K) logits with those of the dense model."""
+    return 1 - torch.nn.functional.cosine_similarity(kept["values"], now, dim=-1)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import fields
-from typing import Any
 
 from blockviz.errors import BadInput
 from blockviz.metrics.base import METRICS, Metric
+from blockviz.settings import label_of, parse_method
 
 
 def parse_metrics(names: Iterable[str], *, has_tasks: bool = False) -> dict[str, Metric]:
@@ -35,48 +34,9 @@ def parse_metrics(names: Iterable[str], *, has_tasks: bool = False) -> dict[str,
                 "Name one with --tasks, such as arc_easy or a .jsonl file.",
             )
     named_alike = Counter(metric.name for metric in found)
-    return {m.name if named_alike[m.name] == 1 else _label(m): m for m in found}
-
-
-def _label(metric: Metric) -> str:
-    """`lds:k=50`: the name with every setting that is not the default."""
-    usual = type(metric)().parameters()
-    settings = [f"{k}={v}" for k, v in metric.parameters().items() if v != usual[k]]
-    return ":".join([metric.name, *settings])
+    return {m.name if named_alike[m.name] == 1 else label_of(m): m for m in found}
 
 
 def parse_metric(text: str) -> Metric:
     """The metric of `lds:k=50:space=centered`; UnknownName or BadInput otherwise."""
-    name, *settings = text.split(":")
-    cls = METRICS.get(name.strip())
-    known = {f.name: f for f in fields(cls)}
-    values: dict[str, Any] = {}
-    for setting in settings:
-        key, _, value = setting.partition("=")
-        if key.strip() not in known or not value.strip():
-            raise BadInput(
-                f"The metric {text!r} was asked for.",
-                f"{name} has no setting {setting!r}.",
-                f"Its parameters: {', '.join(known) or 'none'}; write {name}:parameter=value.",
-            )
-        values[key.strip()] = _convert(text, value.strip(), known[key.strip()].type)
-    return cls(**values)
-
-
-def _convert(text: str, value: str, kind: Any) -> Any:
-    try:
-        return {"int": int, "float": float, "bool": _flag}.get(str(kind), str)(value)
-    except ValueError as error:
-        raise BadInput(
-            f"The metric {text!r} was asked for.",
-            f"{value!r} is no {kind}.",
-            "Give true or false." if str(kind) == "bool" else "Give a number.",
-        ) from error
-
-
-def _flag(value: str) -> bool:
-    if value.lower() in ("true", "yes", "1"):
-        return True
-    if value.lower() in ("false", "no", "0"):
-        return False
-    raise ValueError(value)
+    return parse_method(METRICS, text)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from blockviz.metrics.base import METRICS, AblationMetric, mean_and_error, window_numbers
-from blockviz.types import AblationTable, Readout, Scores
+from blockviz.metrics.base import METRICS, AblationMetric
+from blockviz.types import Readout
 
 
 @METRICS.register
@@ -43,19 +43,8 @@ class MaskedPerplexity(AblationMetric):
         targets = readout.targets[None]
         return torch.nn.functional.cross_entropy(strided, targets, reduction="none")[0]
 
-    def score(self, source: AblationTable) -> Scores:
-        means = {}
-        for block, windows in source.values.items():
-            nll, error = mean_and_error(windows)
-            perplexity = _perplexity(nll)
-            means[block] = (perplexity, perplexity * error)
-        return self.scores(
-            means,
-            baseline=_perplexity(source.baseline.mean().item()),
-            per_window=window_numbers(source.values),
-        )
-
-
-def _perplexity(nll: float) -> float:
-    """exp(nll), kept below overflow; an infinite loss stays infinite, and so is refused."""
-    return math.exp(min(nll, 700.0)) if math.isfinite(nll) else nll
+    def number_and_error(self, mean: float, error: float) -> tuple[float, float]:
+        if not math.isfinite(mean):  # an infinite loss stays infinite, and so is refused
+            return mean, error
+        perplexity = math.exp(min(mean, 700.0))
+        return perplexity, perplexity * error

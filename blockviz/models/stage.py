@@ -79,6 +79,16 @@ class Stage:
         return [*kept, stream]
 
 
+# On a CPU a metric passes over its logits several times: a piece should stay in the cache. The
+# product that makes the logits wants more rows, so pieces are cut from its chunks.
+PIECE_BYTES = 6 << 20
+
+
+def piece_rows(vocab: int, device: torch.device) -> int:
+    """How many rows of logits to read at a time."""
+    return max(8, PIECE_BYTES // (4 * vocab)) if device.type == "cpu" else 1 << 20
+
+
 class Head:
     """Final norm and vocabulary projection, in chunks: no (batch, seq, vocab) tensor is made."""
 
@@ -89,6 +99,10 @@ class Head:
         self._softcap = getattr(model.module.config, "final_logit_softcapping", None)
         vocab, itemsize = self._out.weight.shape[0], 4
         self.chunk_rows = max(16, chunk_bytes // (vocab * itemsize))
+        self.device = self._out.weight.device
+        self.piece_rows = piece_rows(vocab, self.device)
+        read = min(self.piece_rows, self.chunk_rows) * vocab * 4 * 3
+        self.transient_bytes = self.chunk_rows * vocab * self._out.weight.element_size() + read
 
     @torch.inference_mode()
     def hidden(self, stream: torch.Tensor) -> torch.Tensor:
@@ -98,10 +112,21 @@ class Head:
     @torch.inference_mode()
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """(rows, vocab) of (rows, hidden), in the model's dtype, as the library computes them."""
-        logits = self._project(hidden)
-        if self._softcap is not None:
-            logits = torch.tanh(logits / self._softcap) * self._softcap
-        return logits
+        return self._capped(self._project(hidden))
+
+    @torch.inference_mode()
+    def logits_at(self, hidden: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
+        """(rows, n, K) of (rows, n, hidden): only the K words that (rows, K) names for each row."""
+        words = words.long()
+        logits = hidden @ self._out.weight[words].transpose(1, 2)
+        if self._out.bias is not None:
+            logits = logits + self._out.bias[words][:, None]
+        return self._capped(logits)
+
+    def _capped(self, logits: torch.Tensor) -> torch.Tensor:
+        if self._softcap is None:
+            return logits
+        return torch.tanh(logits / self._softcap) * self._softcap
 
     def chunks(self, hidden: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
         """(rows, logits of these rows) until all rows of (token, hidden) were given."""

@@ -3,13 +3,16 @@
 from blockviz.plots.agreement import agreement_card
 from blockviz.plots.card import Citation, FigureCard, provenance_note
 from blockviz.plots.cka import cka_card
+from blockviz.plots.curves import CurveLine, CurvePoint, removal_curves
 from blockviz.plots.gromov import gromov_card
 from blockviz.plots.heatmap import SHADE_NOTES, heatmap_card, importance_heatmap
+from blockviz.plots.interactions import pairs_card, stand_ins_card, surrogate_card
 from blockviz.plots.labels import label, slug, visible
 from blockviz.plots.lens import lens_card, lens_tokens_card
 from blockviz.plots.lines import importance_lines, small_multiples
 from blockviz.plots.matrix import SHADES, MetricMatrix, Shade, scores_of
 from blockviz.plots.palette import cividis, ramp
+from blockviz.plots.search import search_grid, search_progress
 from blockviz.plots.stability import between_card, stability_card
 from blockviz.plots.table import csv_text, score_rows
 from blockviz.plots.verdict import cumulative_card, singles_card, verdict_card
@@ -18,6 +21,8 @@ __all__ = [
     "SHADES",
     "SHADE_NOTES",
     "Citation",
+    "CurveLine",
+    "CurvePoint",
     "FigureCard",
     "MetricMatrix",
     "Shade",
@@ -34,14 +39,20 @@ __all__ = [
     "label",
     "lens_card",
     "lens_tokens_card",
+    "pairs_card",
     "provenance_note",
     "ramp",
+    "removal_curves",
     "score_rows",
     "scores_of",
+    "search_grid",
+    "search_progress",
     "singles_card",
     "slug",
     "small_multiples",
     "stability_card",
+    "stand_ins_card",
+    "surrogate_card",
     "verdict_card",
     "visible",
 ]

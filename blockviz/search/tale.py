@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from blockviz.errors import BadInput
-from blockviz.types import BlockId
+from blockviz.search.base import STRATEGIES, Space, Strategy, check_space
+from blockviz.search.deciding import is_accepted
+from blockviz.search.greedy import greedy_step
+from blockviz.types import Ask, BlockId, Chosen, Searching
+
+# Shares of right answers are equal where only the rounding of their means differs.
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -88,3 +94,45 @@ def tale(
         steps.append(best)
         left.remove(best.block)
     return TaleResult(dense, tuple(steps))
+
+
+@STRATEGIES.register
+@dataclass(frozen=True)
+class Tale(Strategy):
+    """R <- R + argmax over b of accuracy(R + b), until that is below dense - epsilon.
+
+    Naim et al., arXiv 2510.22767; epsilon 0.08 is the default of its code. The objective is
+    1 - accuracy, which falls as accuracy rises; with another one epsilon is in its unit. A target
+    caps it. The shallower of equals goes. Of the decisions the last is the deepest accepted; the
+    best one and the deepest without loss are to be read off their values, as TaleResult does.
+    """
+
+    epsilon: float = field(
+        default=0.08, metadata={"label": "Loss allowed", "min": 0.0, "max": 1000.0}
+    )
+
+    name = "tale"
+    ends_itself = True
+    title = "TALE"
+    meaning = "Removes what a task misses least, for as long as its accuracy holds."
+    reference = "https://arxiv.org/abs/2510.22767"
+    citation = "Naim et al. 2025, TALE"
+    units = ("layer", "block", "attn", "mlp")
+
+    def n_sets(self, space: Space) -> int:
+        return 1 + sum(len(space.units) - k for k in range(space.most_units()))
+
+    def search(self, space: Space) -> Searching:
+        check_space(space)
+        dense = yield Ask((frozenset(),), note="whole model")
+        limit = dense.value + self.epsilon + ROUNDING
+        chosen = Chosen(())
+        if not math.isfinite(limit):
+            return chosen
+        while not space.goal.is_reached(chosen.removed):
+            found = yield from greedy_step(space, chosen.removed)
+            if found is None or not (is_accepted(space.goal, found.value) and found.value <= limit):
+                break
+            chosen = found
+            yield chosen
+        return chosen

@@ -2,6 +2,13 @@
 
 from blockviz.job_view import JobView
 from blockviz.session.engine import Engine
+from blockviz.session.search_views import (
+    Estimate,
+    PairsRequest,
+    PresetCard,
+    SearchRequest,
+    StrategyCard,
+)
 from blockviz.session.views import (
     Continuation,
     Limits,
@@ -16,12 +23,17 @@ from blockviz.session.views import (
 __all__ = [
     "Continuation",
     "Engine",
+    "Estimate",
     "JobView",
     "Limits",
     "LiveResult",
     "MetricCard",
+    "PairsRequest",
+    "PresetCard",
     "ScoreRequest",
+    "SearchRequest",
     "Sizes",
+    "StrategyCard",
     "Verdict",
     "Visitor",
 ]

@@ -8,6 +8,7 @@ from typing import Any
 
 from blockviz.metrics import METRICS, Metric
 from blockviz.models.load import known_families
+from blockviz.search import PRESETS, STRATEGIES, Strategy
 from blockviz.types import ModelInfo
 
 _COLUMNS = ("name", "title", "what it measures", "unit", "cost", "parameters", "source")
@@ -27,22 +28,57 @@ def _metric_json(cls: type[Metric]) -> dict[str, Any]:
         "units": [unit for unit in ("block", "layer") if unit in cls.units],
         "cost": cls.cost,
         "needs_tasks": cls().needs_tasks(),
-        "parameters": {
-            field.name: {
-                "default": field.default,
-                **{k: field.metadata[k] for k in ("label", "min", "max") if k in field.metadata},
-                **({"choices": list(c)} if (c := field.metadata.get("choices")) else {}),
-            }
-            for field in fields(cls)
-        },
+        "parameters": _parameters_json(cls),
         "reference": cls.reference,
         "citation": cls.citation,
     }
 
 
-def settings_of(metric: Mapping[str, Any]) -> Iterator[str]:
-    """`k=100 (at least 1)` for every parameter of an entry of metrics_json."""
-    for name, rules in metric["parameters"].items():
+def _parameters_json(cls: type[Metric] | type[Strategy]) -> dict[str, Any]:
+    """The parameters of a method: default, label, and what they may be."""
+    return {
+        field.name: {
+            "default": field.default,
+            **{k: field.metadata[k] for k in ("label", "min", "max") if k in field.metadata},
+            **({"choices": list(c)} if (c := field.metadata.get("choices")) else {}),
+        }
+        for field in fields(cls)
+    }
+
+
+def strategies_json() -> dict[str, Any]:
+    """Every search strategy: what it does, what it searches, its parameters and its source."""
+    found = [_strategy_json(cls) for cls in STRATEGIES.classes()]
+    return {"schema": "blockviz/strategies/1", "strategies": found}
+
+
+def _strategy_json(cls: type[Strategy]) -> dict[str, Any]:
+    return {
+        "name": cls.name,
+        "title": cls.title,
+        "meaning": cls.meaning,
+        "units": list(cls.units),
+        "wants": cls.wants,
+        "is_experimental": cls.is_experimental,
+        "parameters": _parameters_json(cls),
+        "reference": cls.reference,
+        "citation": cls.citation,
+    }
+
+
+def presets_json() -> dict[str, Any]:
+    """Every paper's recipe: what it sets, what of it is left out here, and its source."""
+    names = ("name", "title", "meaning", "note", "reference", "citation")
+    found = [
+        {**{name: getattr(p, name) for name in names}, "settings": dict(p.settings)}
+        for p in PRESETS
+    ]
+    return {"schema": "blockviz/presets/1", "presets": found}
+
+
+def settings_of(method: Mapping[str, Any]) -> Iterator[str]:
+    """`k=100 (at least 1)` for every parameter of an entry of metrics_json or strategies_json."""
+    for name, rules in method["parameters"].items():
         default, low, high = (rules.get(k) for k in ("default", "min", "max"))
         text = f"{name}={str(default).lower() if isinstance(default, bool) else default}"
         if rules.get("choices"):
@@ -56,8 +92,9 @@ def settings_of(metric: Mapping[str, Any]) -> Iterator[str]:
         yield text
 
 
-def source_of(metric: Mapping[str, Any]) -> str:
-    return " · ".join(text for text in (metric["citation"], metric["reference"]) if text)
+def source_of(method: Mapping[str, Any]) -> str:
+    """Who and where, of an entry of one of the registries."""
+    return " · ".join(text for text in (method["citation"], method["reference"]) if text)
 
 
 def metrics_markdown() -> str:

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
 import os
 import threading
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from typing import Any
 
 from blockviz.compute_lock import ComputeLock, steps
-from blockviz.data import load_tasks, overlap_warning
-from blockviz.errors import BadInput, BadSource
+from blockviz.errors import BadSource
 from blockviz.job_view import JobView
 from blockviz.jobs import Jobs
 from blockviz.models.model import BlockModel
 from blockviz.session.allowance import Allowance
+from blockviz.session.estimating import estimate_search
 from blockviz.session.example import Example
-from blockviz.session.judging import JUDGE_REMOVALS, check_table, judge_windows
-from blockviz.session.kept import KeptResults, Shelf
+from blockviz.session.judging import JUDGE_REMOVALS
 from blockviz.session.lens import read_lens
 from blockviz.session.live import LiveText, live_key, live_result, open_live_windows
-from blockviz.session.opening import inspect_model, open_model, open_windows
-from blockviz.session.refusals import check_model, check_score, out_of_time
-from blockviz.session.results import Results
-from blockviz.session.scoring import check_request, score_windows
+from blockviz.session.opening import inspect_model, open_model
+from blockviz.session.pairing import check_pairs
+from blockviz.session.refusals import check_model, check_score
+from blockviz.session.scoring import check_request
+from blockviz.session.search_space import check_search
+from blockviz.session.search_views import PairsRequest, SearchRequest
 from blockviz.session.views import (
     Continuation,
     Limits,
@@ -35,24 +30,22 @@ from blockviz.session.views import (
     Sizes,
     Verdict,
 )
+from blockviz.session.work import Work
 from blockviz.session.writing import write_pair
 from blockviz.sources import cache_dir
-from blockviz.store import JsonFolder, Store, key
+from blockviz.store import JsonFolder, Store
 from blockviz.types import (
     Done,
     Events,
-    Judgement,
     ModelInfo,
-    Progress,
     PruningPlan,
-    ScoreTable,
     passing,
 )
 
 ORPHAN_SECONDS = 300
 
 
-class Engine(Results):
+class Engine(Work):
     """What every front end calls. Public methods may be called from any thread.
 
     The loaded model is shared and read-only: a plan is an argument of a call and never outlives
@@ -76,7 +69,8 @@ class Engine(Results):
         )
         self.lock = ComputeLock()
         # Strangers must not fill the disk; what a trusted person has computed outlives the app.
-        self._shelf: Shelf = self.store if is_hosted else JsonFolder(cache_dir() / "results")
+        self._shelf = self.store if is_hosted else JsonFolder(cache_dir() / "results")
+        self._records = None if is_hosted else cache_dir() / "results"
         self._allowance = Allowance(self.limits.heavy_per_hour)
         self._live_text = live_text
         self._demo_job, self._demo_lock = "", threading.Lock()
@@ -175,6 +169,26 @@ class Engine(Results):
         self._allowance.take(address)
         return self.jobs.submit("judge", lambda: self._judge(table_key, n_removals), owner=owner)
 
+    def estimate_search(self, request: SearchRequest) -> Events:
+        """Done(Estimate) of a search, ahead of any long job."""
+        model, _ = self._loaded()
+        check_score(self.limits, request.text)
+        return steps(estimate_search(model, request), self.lock, weight="light")
+
+    def start_search(self, request: SearchRequest, *, owner: str, address: str = "") -> str:
+        """The id of a job whose result is {"search_key": ..., "warning": ...}; partial likewise."""
+        check_search(request, self.info)
+        check_score(self.limits, request.text)
+        self._allowance.take(address)
+        return self.jobs.submit("search", lambda: self._search(request), owner=owner)
+
+    def start_pairs(self, request: PairsRequest, *, owner: str, address: str = "") -> str:
+        """The id of a job whose result is {"pairs_key": ..., "warning": ...}; partial likewise."""
+        check_pairs(request)
+        check_score(self.limits, request.text)
+        self._allowance.take(address)
+        return self.jobs.submit("pairs", lambda: self._pairs(request), owner=owner)
+
     def lens(self, text: str, position: int = -1) -> Events:
         """Done(Lens) of a position of a text, ahead of any long job."""
         model, _ = self._loaded()
@@ -200,84 +214,6 @@ class Engine(Results):
         yield from passing(steps(live.measure(PruningPlan()), self.lock))
         self._model, self._live = model, live
         yield Done(model.info)
-
-    def _score(self, request: ScoreRequest) -> Iterator[Progress | Done]:
-        model, live = self._loaded()
-        known = self._scored(request)
-        if known is not None:
-            yield Done({"table_key": known, "warning": ""})
-            return
-        metrics = check_request(request)
-        windows = yield from passing(open_windows(model, request))
-        tasks = None
-        if any(metric.needs_tasks() for metric in metrics.values()):
-            tasks = yield from passing(load_tasks(request.tasks, limit=request.limit))
-        warning = overlap_warning(windows, live.windows)
-        kept = KeptResults(self._shelf, model, engine=request.engine)
-        scored = score_windows(model, windows, metrics, request, tasks=tasks, kept=kept)
-
-        def keep(table: ScoreTable) -> dict[str, str]:
-            return {"table_key": self._keep(table, request), "warning": warning}
-
-        for event in self._limited(scored, keep):
-            if isinstance(event, Done) and not self.table(event.result["table_key"]).is_partial:
-                self.store.put(self._asked(request), event.result["table_key"])
-            yield event
-
-    def _judge(self, table_key: str, n_removals: int) -> Iterator[Progress | Done]:
-        model, live = self._loaded()
-        table = self.table(table_key)
-        if table is None:
-            raise BadInput(
-                "Metrics were to be judged.",
-                "Their scores are no longer kept.",
-                "Score the blocks again first.",
-            )
-        check_table(model, table)
-        kept = KeptResults(self._shelf, model, engine="fast")
-        judged = judge_windows(model, table, live.windows, n_removals=n_removals, kept=kept)
-
-        def keep(judgement: Judgement) -> dict[str, str]:
-            where = key("judgement", judgement.provenance, table_key, n_removals)
-            self.store.put(where, judgement)
-            return {"judgement_key": where, "warning": ""}
-
-        yield from self._limited(judged, keep)
-
-    def _limited(
-        self, events: Events, keep: Callable[[Any], dict[str, str]]
-    ) -> Iterator[Progress | Done]:
-        """The events with results that are kept by name, stopped when the job's time is over."""
-        until = time.monotonic() + (self.limits.job_seconds or math.inf)
-        kept: dict[str, str] = {}
-        with contextlib.closing(steps(events, self.lock)) as locked:
-            for event in locked:
-                if isinstance(event, Done):
-                    yield Done(keep(event.result))
-                    return
-                if event.partial is not None:
-                    kept = keep(event.partial)
-                yield replace(event, partial=kept or None)
-                if time.monotonic() > until:
-                    if not kept:
-                        raise out_of_time(self.limits)
-                    minutes = (self.limits.job_seconds or 0) / 60
-                    said = f"Stopped at the limit of {minutes:.0f} min; what was done is kept."
-                    yield Done({**kept, "warning": said})
-                    return
-
-    def _asked(self, request: ScoreRequest) -> str:
-        return key("asked", self.model_key, self.info.dtype, request)
-
-    def _scored(self, request: ScoreRequest) -> str | None:
-        """The key of the whole table that this request gave before, if it is still kept."""
-        table_key = self.store.get(self._asked(request))
-        return table_key if table_key and self.table(table_key) is not None else None
-
-    def _keep(self, table: ScoreTable, request: ScoreRequest) -> str:
-        table_key = key("scores", table.provenance, request)
-        self.store.put(table_key, table)
-        return table_key
 
     def _loaded(self) -> tuple[BlockModel, LiveText]:
         if self._model is None or self._live is None:

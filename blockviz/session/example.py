@@ -10,7 +10,16 @@ from typing import Any
 
 from blockviz.evaluate import Perplexity
 from blockviz.session.views import Continuation
-from blockviz.types import BlockId, DataOrigin, Judgement, Lens, ModelInfo, ScoreTable
+from blockviz.types import (
+    BlockId,
+    DataOrigin,
+    Interactions,
+    Judgement,
+    Lens,
+    ModelInfo,
+    ScoreTable,
+    SearchRun,
+)
 
 EXAMPLE_PATH = Path(__file__).parents[2] / "assets" / "example.json"
 
@@ -30,6 +39,8 @@ class Example:
     continuation: Continuation
     judgement: Judgement | None = None
     lens: Lens | None = None
+    search: SearchRun | None = None
+    interactions: Interactions | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -47,6 +58,8 @@ class Example:
             "continuation": asdict(self.continuation),
             "judgement": self.judgement.to_json() if self.judgement else None,
             "lens": self.lens.to_json() if self.lens else None,
+            "search": self.search.to_json() if self.search else None,
+            "pairs": self.interactions.to_json() if self.interactions else None,
         }
 
     @classmethod
@@ -66,6 +79,8 @@ class Example:
             continuation=Continuation(**data["continuation"]),
             judgement=Judgement.from_json(data["judgement"]) if data.get("judgement") else None,
             lens=Lens.from_json(data["lens"]) if data.get("lens") else None,
+            search=SearchRun.from_json(data["search"]) if data.get("search") else None,
+            interactions=Interactions.from_json(data["pairs"]) if data.get("pairs") else None,
         )
 
     @classmethod

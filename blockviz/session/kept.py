@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import logging
-import sys
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
-import blockviz
 from blockviz.engine import SetRunner
 from blockviz.metrics import Metric
 from blockviz.models.model import BlockModel
-from blockviz.session.opening import provenance_of
+from blockviz.session.identity import identity_of, identity_of_model
 from blockviz.sources.cache import cache_dir
 from blockviz.store import JsonFolder, key
 from blockviz.types import BlockId, CalibrationBatch
 
 log = logging.getLogger(__name__)
-
-# What a loss, and what is read off an output, is computed by.
-_ROOMS = ("engine", "evaluate", "metrics", "models", "types")
 
 
 class Shelf(Protocol):
@@ -37,14 +30,13 @@ class Shelf(Protocol):
 class KeptResults:
     """What was measured of one model on batches of windows: by candidate and metric, and by set.
 
-    Model, dtype, device, threads and versions are part of every key, and so are a few of its
-    weights and the text of the code that computes: a changed formula is computed anew.
+    Part of every key is what identity_of_model says: a changed formula is computed anew.
     `n_evaluated`, `n_reused`: how many candidates or sets on a batch were run, and were known.
     """
 
     def __init__(self, shelf: Shelf, model: BlockModel, *, engine: str) -> None:
         self._shelf, self._can_write = shelf, True
-        self._model = key("model", provenance_of(model, None), engine, _code(), _weights(model))
+        self._model = identity_of_model(model, engine=engine)
         self._identities: dict[Metric, str | None] = {}
         self.n_evaluated = self.n_reused = 0
 
@@ -111,51 +103,6 @@ class KeptResults:
 def kept_on_disk(model: BlockModel, *, engine: str) -> KeptResults:
     """The results kept in the cache folder."""
     return KeptResults(JsonFolder(cache_dir() / "results"), model, engine=engine)
-
-
-def identity_of(metric: Metric) -> str | None:
-    """What makes two metrics the same: class, settings, text of its modules; None if unknown.
-
-    Unknown is that of a class made in a function or a script: what it computes may hang on values
-    that its text does not show.
-    """
-    cls = type(metric)
-    if "<locals>" in cls.__qualname__ or cls.__module__ == "__main__":
-        return None
-    try:
-        modules = dict.fromkeys(sys.modules[c.__module__] for c in cls.__mro__[:-1])
-        texts = [inspect.getsource(module) for module in modules]
-        name = f"{cls.__module__}.{cls.__qualname__}"
-        return key("metric", name, metric.parameters(), _digest(texts))
-    except (KeyError, OSError, TypeError, ValueError):
-        return None
-
-
-def _code() -> str:
-    folder = Path(blockviz.__file__).parent
-    files = sorted(file for room in _ROOMS for file in (folder / room).glob("*.py"))
-    return _digest(file.read_text(encoding="utf-8") for file in files)
-
-
-def _weights(model: BlockModel) -> str:
-    """A few numbers of every parameter: two models of one name are not taken for each other."""
-    texts = []
-    for name, parameter in model.module.named_parameters():
-        numbers = [] if parameter.is_meta else _some(parameter.detach())
-        texts.append(f"{name} {tuple(parameter.shape)} {numbers}")
-    return _digest(texts)
-
-
-def _some(tensor: torch.Tensor, n: int = 16) -> list[float]:
-    flat = tensor.flatten()
-    return flat[:: max(1, flat.numel() // n)].tolist()
-
-
-def _digest(texts: Iterable[str]) -> str:
-    digest = hashlib.sha256()
-    for text in texts:
-        digest.update(hashlib.sha256(text.encode()).digest())
-    return digest.hexdigest()
 
 
 def _hash(batch: CalibrationBatch) -> str:

@@ -6,13 +6,23 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from blockviz.data import task_sources
-from blockviz.metrics import METRICS, GameMetric, TaskMetric
+from blockviz.metrics import METRICS, AblationMetric, GameMetric, TaskMetric
 from blockviz.rankings import Between, between, read_scores, tied_with
+from blockviz.search import PRESETS, STRATEGIES
 from blockviz.session.example import Example
 from blockviz.session.findings import Findings, Intervals, findings_of, intervals_of, run_label
+from blockviz.session.search_views import PresetCard, StrategyCard
 from blockviz.session.views import MetricCard
 from blockviz.store import Store, key
-from blockviz.types import BlockId, Judgement, Lens, ModelInfo, ScoreTable
+from blockviz.types import (
+    BlockId,
+    Interactions,
+    Judgement,
+    Lens,
+    ModelInfo,
+    ScoreTable,
+    SearchRun,
+)
 
 
 class Results:
@@ -63,6 +73,37 @@ class Results:
         if judgement_key == "example":
             return self.example.judgement if self.shows_example() else None
         return self.store.get(judgement_key)
+
+    def strategies(self) -> tuple[StrategyCard, ...]:
+        """The search strategies."""
+        names = ("name", "title", "meaning", "reference", "citation", "units", "wants",
+                 "is_experimental")  # fmt: skip
+        return tuple(
+            StrategyCard(**{name: getattr(cls, name) for name in names})
+            for cls in STRATEGIES.classes()
+        )
+
+    def presets(self) -> tuple[PresetCard, ...]:
+        """The papers' recipes."""
+        names = PresetCard.__dataclass_fields__
+        return tuple(PresetCard(**{name: getattr(p, name) for name in names}) for p in PRESETS)
+
+    def objectives(self) -> tuple[MetricCard, ...]:
+        """The metrics that any removed set can be measured by."""
+        able = {c.name for c in METRICS.classes() if issubclass(c, AblationMetric | TaskMetric)}
+        return tuple(card for card in self.metrics() if card.name in able)
+
+    def search_run(self, search_key: str) -> SearchRun | None:
+        """The search of the example, or one that a finished job named; None if forgotten."""
+        if search_key == "example":
+            return self.example.search if self.shows_example() else None
+        return self.store.get(search_key)
+
+    def interactions(self, pairs_key: str) -> Interactions | None:
+        """The pairs of the example, or those that a finished job named; None if forgotten."""
+        if pairs_key == "example":
+            return self.example.interactions if self.shows_example() else None
+        return self.store.get(pairs_key)
 
     @property
     def example_lens(self) -> Lens | None:

@@ -35,6 +35,9 @@ class Visitor:
     # Every table this visitor has scored of this model, oldest first; to compare them.
     tables: tuple[str, ...] = ()
     judgement_key: str = "example"
+    # Every search this visitor has run of this model, oldest first.
+    searches: tuple[str, ...] = ("example",)
+    pairs_key: str = "example"
     removed: tuple[str, ...] = ()
     past: tuple[tuple[str, ...], ...] = ()
     future: tuple[tuple[str, ...], ...] = ()

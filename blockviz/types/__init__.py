@@ -3,6 +3,7 @@
 from blockviz.types.blocks import PARTS, UNITS, Block, BlockId, ModelInfo, Part, Unit
 from blockviz.types.data import CalibrationBatch, CalibrationSet, DataOrigin, Provenance
 from blockviz.types.events import Done, Events, Progress, passing, run
+from blockviz.types.interactions import Interactions
 from blockviz.types.judgement import Judgement, Measured
 from blockviz.types.lens import Lens
 from blockviz.types.plan import PruningPlan
@@ -16,6 +17,16 @@ from blockviz.types.scores import (
     TaskTable,
     WeightTensors,
 )
+from blockviz.types.search import (
+    Answer,
+    Ask,
+    Chosen,
+    RemovedSet,
+    Searching,
+    SearchRun,
+    SearchStep,
+    parts_of,
+)
 from blockviz.types.tasks import TASK_MODES, LetterPrompts, TaskRow, TaskSet
 
 __all__ = [
@@ -23,14 +34,18 @@ __all__ = [
     "TASK_MODES",
     "UNITS",
     "AblationTable",
+    "Answer",
+    "Ask",
     "Block",
     "BlockId",
     "BlockStatistics",
     "CalibrationBatch",
     "CalibrationSet",
+    "Chosen",
     "DataOrigin",
     "Done",
     "Events",
+    "Interactions",
     "Judgement",
     "Lens",
     "LetterPrompts",
@@ -42,13 +57,18 @@ __all__ = [
     "Provenance",
     "PruningPlan",
     "Readout",
+    "RemovedSet",
     "ScoreTable",
     "Scores",
+    "SearchRun",
+    "SearchStep",
+    "Searching",
     "TaskRow",
     "TaskSet",
     "TaskTable",
     "Unit",
     "WeightTensors",
+    "parts_of",
     "passing",
     "run",
 ]

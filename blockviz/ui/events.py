@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import gradio as gr
 
+from blockviz.ui.curves_handlers import OUTPUTS as CURVES
+from blockviz.ui.curves_handlers import CurvesHandlers
 from blockviz.ui.insight_cards import PAGES
 from blockviz.ui.insight_handlers import InsightHandlers, card_outputs
 from blockviz.ui.job_handlers import JobHandlers
 from blockviz.ui.live_handlers import LiveHandlers
 from blockviz.ui.map_handlers import MapHandlers
 from blockviz.ui.screen import Screen
+from blockviz.ui.search_cards import card_outputs as search_outputs
+from blockviz.ui.search_form import FORM
+from blockviz.ui.search_handlers import SearchHandlers
 from blockviz.ui.turns import Turns
 
 if TYPE_CHECKING:
@@ -27,6 +32,7 @@ LIVE = ("score", "work", "texts", "live")
 WRITE_INPUTS = ("visitor", "prompt", "n_new", "chat")
 SCORE_INPUTS = ("metrics", "source", "upload", "n_samples", "seq_len", "seed", "mode", "unit",
                 "tasks", "task_rows")  # fmt: skip
+STARTED = ("jobs", "browser", "job", "timer")
 # All model work of all visitors shares one place in the queue; the session has the real lock.
 COMPUTE = {"concurrency_id": "compute", "concurrency_limit": 1, "trigger_mode": "always_last"}
 
@@ -34,7 +40,13 @@ COMPUTE = {"concurrency_id": "compute", "concurrency_limit": 1, "trigger_mode": 
 def wire(app: gr.Blocks, screen: Screen, engine: Engine, turns: Turns, jobs: JobHandlers) -> None:
     """Joins every control to its handler."""
     live = LiveHandlers(engine, turns)
-    changes = _plan_events(screen, MapHandlers(engine, turns))
+    plan, insights = MapHandlers(engine, turns), InsightHandlers(engine)
+    history = _history_events(screen, plan)
+    search, curves = SearchHandlers(engine, jobs, turns), CurvesHandlers(engine, turns)
+    applies = _search_events(screen, search, curves, history)
+    changes = [*_plan_events(screen, plan), *history, *applies]
+    for change in (*history, *applies):
+        screen.listen(change.then, insights.foretell, inputs=("visitor",), outputs=("foretold",))
     opened = _job_events(app, screen, jobs)
     wishes = [change.then for change in (*changes, opened)]
     follow = {"inputs": (*WRITE_INPUTS, "shade"), "outputs": (*LIVE, "heat"), **COMPUTE}
@@ -45,35 +57,100 @@ def wire(app: gr.Blocks, screen: Screen, engine: Engine, turns: Turns, jobs: Job
         screen["import_scores"].upload, jobs.add_scores,
         inputs=("visitor", "import_scores", *LOOK), outputs=EVERYTHING,
     )  # fmt: skip
-    _insight_events(screen, InsightHandlers(engine), jobs)
+    _insight_events(screen, insights, jobs)
     for trigger in (screen["write"].click, screen["prompt"].submit):
         screen.listen(trigger, live.write, inputs=WRITE_INPUTS, outputs=LIVE, **COMPUTE)
 
 
 def _insight_events(screen: Screen, insights: InsightHandlers, jobs: JobHandlers) -> None:
     """A page of figures is drawn when it is opened, and again when its subject changes."""
-    cards, settings = card_outputs(), ("judged_metric", "line_metric", "log_scale", "lens")
+    cards = card_outputs()
+    settings = ("judged_metric", "line_metric", "log_scale", "lens", "pair_order")
     asked = ("page", "visitor", *settings)
     pages, last = tuple(f"page_{page}" for page in PAGES), {"trigger_mode": "always_last"}
     screen.listen(
         screen["page"].input, insights.turn, inputs=asked, outputs=(*cards, *pages), **last
     )
-    settings_changed = (screen[n].input for n in ("judged_metric", "line_metric", "log_scale"))
-    for trigger in (screen["insights"].select, *settings_changed):
+    drawn_by = ("judged_metric", "line_metric", "log_scale", "pair_order")
+    settings_changed = (screen[name].input for name in drawn_by)
+    for trigger in (screen["insights"].select, screen["job"].paired, *settings_changed):
         screen.listen(trigger, insights.draw, inputs=asked, outputs=cards, **last)
     screen.listen(
         screen["job"].settled, insights.redraw, inputs=asked,
         outputs=(*cards, "judged_metric", "line_metric"),
     )  # fmt: skip
-    screen.listen(
-        screen["start_judge"].click, jobs.judge, inputs=("visitor", "jobs"),
-        outputs=("jobs", "browser", "job", "timer"),
-    )  # fmt: skip
+    for name, start in (("start_judge", jobs.judge), ("start_pairs", jobs.pairs)):
+        screen.listen(screen[name].click, start, inputs=("visitor", "jobs"), outputs=STARTED)
     screen.listen(
         screen["read_lens"].click, insights.read,
         inputs=("visitor", "lens_text", "lens_position"), outputs=(*cards, "lens", "work"),
         **COMPUTE,
     )  # fmt: skip
+
+
+def _search_events(
+    screen: Screen,
+    search: SearchHandlers,
+    curves: CurvesHandlers,
+    history: Sequence[gr.events.Dependency],
+) -> list[gr.events.Dependency]:
+    """Search and Curves; the dependencies are those that put a set on the Map."""
+    last, shown = {"trigger_mode": "always_last"}, ("visitor", "jobs", "search_shown")
+    _search_settings(screen, search)
+    screen.listen(
+        screen["start_search"].click, search.start, inputs=("visitor", "jobs", *FORM),
+        outputs=(*STARTED, "search_note"),
+    )  # fmt: skip
+    found = {"outputs": (*search_outputs(), "search_shown"), **last}
+    for trigger in (screen["search"].select, screen["search_shown"].input):
+        screen.listen(trigger, search.draw, inputs=shown, **found)
+    for trigger in (screen["job"].searched, screen["job"].settled):
+        screen.listen(trigger, search.newest, inputs=shown[:2], **found)
+    drawn = {"inputs": ("visitor", "curve_group", "curve_log"), "outputs": CURVES, **last}
+    own = (screen["curve_group"].input, screen["curve_log"].input, screen["curves"].select)
+    for trigger in (*own, screen["job"].searched, screen["job"].settled):
+        screen.listen(trigger, curves.draw, **drawn)
+    look = {"inputs": ("visitor", *LOOK), "outputs": PLAN}
+    changes = [
+        screen.listen(screen["candidates"].apply, search.apply, **look),
+        screen.listen(screen["curve_clicks"].pick, curves.pick, **look),
+        screen.listen(
+            screen["apply_point"].click, curves.apply, inputs=("visitor", "curve_point", *LOOK),
+            outputs=PLAN,
+        ),
+    ]  # fmt: skip
+    for change in (*history, *changes):
+        screen.listen(
+            change.then, search.mark, inputs=("visitor", "search_shown"), outputs=("candidates",)
+        )
+        screen.listen(change.then, curves.draw, **drawn)
+    return changes
+
+
+def _search_settings(screen: Screen, search: SearchHandlers) -> None:
+    """A choice is described and timed at once, a number when it has been written."""
+    last = {"trigger_mode": "always_last"}
+    filled = screen.listen(
+        screen["search_preset"].input, search.fill, inputs=("search_preset",),
+        outputs=FORM[1:],
+    )  # fmt: skip
+    aimed = screen.listen(
+        screen["search_target"].input, search.aim, inputs=("search_target",),
+        outputs=("search_amount",),
+    )  # fmt: skip
+    written = [n for n in FORM if isinstance(screen[n], (gr.Number, gr.Textbox))]
+    chosen = [n for n in FORM if n not in (*written, "search_preset", "search_target")]
+    settled = [
+        filled.then, aimed.then,
+        *(screen[name].blur for name in written), *(screen[name].submit for name in written),
+        *(screen[name].input for name in chosen),
+    ]  # fmt: skip
+    about = {"inputs": FORM, "outputs": ("search_about", "search_preset"), **last}
+    timed = {"inputs": ("visitor", *FORM), "outputs": ("search_time",), **COMPUTE}
+    for trigger in settled:
+        screen.listen(trigger, search.describe, **about)
+    for trigger in (*settled, screen["estimate_search"].click, screen["search"].select):
+        screen.listen(trigger, search.estimate, **timed)
 
 
 def _plan_events(screen: Screen, plan: MapHandlers) -> list[gr.events.Dependency]:
@@ -86,12 +163,6 @@ def _plan_events(screen: Screen, plan: MapHandlers) -> list[gr.events.Dependency
             screen["twin"].input, plan.twin, inputs=("visitor", "twin", *LOOK), outputs=out, **last
         ),
     ]
-    for name in ("undo", "reset"):
-        changes += [
-            screen.listen(trigger, getattr(plan, name), inputs=inputs, outputs=out)
-            for trigger in (screen[name].click, getattr(screen["grid"], name))
-        ]
-    changes.append(screen.listen(screen["redo"].click, plan.redo, inputs=inputs, outputs=out))
     for source in ("grid", "ranking", "heat_clicks"):
         screen.listen(
             screen[source].pick, plan.pick, inputs=("visitor",), outputs=("picked", "block"), **last
@@ -106,8 +177,18 @@ def _plan_events(screen: Screen, plan: MapHandlers) -> list[gr.events.Dependency
     return changes
 
 
+def _history_events(screen: Screen, plan: MapHandlers) -> list[gr.events.Dependency]:
+    """Undo, Redo and Reset, which stand on every tab."""
+    look = {"inputs": ("visitor", *LOOK), "outputs": PLAN}
+    undo, reset = screen["undo"].click, screen["reset"].click
+    return [
+        *(screen.listen(t, plan.undo, **look) for t in (undo, screen["grid"].undo)),
+        *(screen.listen(t, plan.reset, **look) for t in (reset, screen["grid"].reset)),
+        screen.listen(screen["redo"].click, plan.redo, **look),
+    ]
+
+
 def _job_events(app: gr.Blocks, screen: Screen, jobs: JobHandlers) -> gr.events.Dependency:
-    started = ("jobs", "browser", "job", "timer")
     screen.listen(
         screen["timer"].tick, jobs.poll,
         inputs=("visitor", "jobs", *LOOK),
@@ -125,10 +206,10 @@ def _job_events(app: gr.Blocks, screen: Screen, jobs: JobHandlers) -> gr.events.
         screen.listen(screen[name].input, jobs.unchecked, outputs=("verdict", "load"))
     screen.listen(
         screen["load"].click, jobs.load, inputs=("jobs", "model", "revision", "dtype"),
-        outputs=started,
+        outputs=STARTED,
     )  # fmt: skip
     screen.listen(
-        screen["start_score"].click, jobs.score, inputs=("jobs", *SCORE_INPUTS), outputs=started
+        screen["start_score"].click, jobs.score, inputs=("jobs", *SCORE_INPUTS), outputs=STARTED
     )
     screen.listen(
         screen["cancel"].click, jobs.cancel, inputs=("visitor", "jobs"),

@@ -70,6 +70,18 @@ def whole(raw: Any, name: str, *, low: int, high: int) -> int:
     return int(raw)
 
 
+def real(raw: Any, name: str, *, low: float, high: float) -> float:
+    """A number within [low, high]."""
+    is_number = isinstance(raw, (int, float)) and not isinstance(raw, bool)
+    if not is_number or not low <= raw <= high:
+        raise OverLimit(
+            f"{name} was set to {str(raw)[:40]!r}.",
+            f"That is not a number between {low:g} and {high:g}.",
+            "Choose one that is.",
+        )
+    return float(raw)
+
+
 def choice(raw: Any, name: str, allowed: Iterable[str]) -> str:
     """One of `allowed`."""
     names = tuple(allowed)

@@ -17,13 +17,17 @@ from blockviz.plots import (
     importance_lines,
     lens_card,
     lens_tokens_card,
+    pairs_card,
     singles_card,
     small_multiples,
     stability_card,
+    stand_ins_card,
+    surrogate_card,
     verdict_card,
 )
 from blockviz.session import Visitor
 from blockviz.types import Judgement, Lens, Measured, Scores, ScoreTable
+from blockviz.ui.pairs_view import FEWEST_SETS, pairs_for
 
 if TYPE_CHECKING:
     from blockviz.session import Engine
@@ -38,10 +42,11 @@ PAGES: dict[str, tuple[str, ...]] = {
     "layers": ("gromov_ang", "gromov_cos", "cka"),
     "steady": ("stability", "between"),
     "lens": ("lens", "lens_tokens"),
+    "pairs": ("pairs_map", "pairs_list", "pairs_check"),
 }
 
 
-def _still_true(judgement: Judgement, table: ScoreTable) -> dict[str, tuple[Measured, ...]]:
+def still_true(judgement: Judgement, table: ScoreTable) -> dict[str, tuple[Measured, ...]]:
     """The curves whose cuts are the lowest blocks of the table's rankings as they are now."""
     found = {}
     for name, scores in table.metrics.items():
@@ -60,12 +65,21 @@ class InsightCards:
         self.engine = engine
 
     def page(
-        self, page: str, visitor: Visitor, *, metric: str, is_log: bool, lens: Lens | None
+        self,
+        page: str,
+        visitor: Visitor,
+        *,
+        metric: str,
+        is_log: bool,
+        lens: Lens | None,
+        is_clustered: bool = False,
     ) -> Cards:
         """Card name -> card of every card of a page."""
         table = self.engine.table(visitor.table_key) if visitor.table_key else None
         if page == "lens":
             return self._lens(lens)
+        if page == "pairs":
+            return self._pairs(visitor, is_clustered=is_clustered)
         if table is None or not table.metrics:
             return dict.fromkeys(PAGES[page])
         metric = metric if metric in table.metrics else next(iter(table.metrics))
@@ -84,7 +98,7 @@ class InsightCards:
         if judgement is None or found is None:
             return {}
         titles = {name: s.title for name, s in table.metrics.items()}
-        judgement = replace(judgement, curves=_still_true(judgement, table))
+        judgement = replace(judgement, curves=still_true(judgement, table))
         is_judged = any(b in judgement.singles for b in table.metrics[metric].values)
         has_curves = any(judgement.curves.values())
         cards: Cards = {
@@ -147,6 +161,19 @@ class InsightCards:
         if lens is None:
             return dict.fromkeys(PAGES["lens"])
         return {"lens": lens_card(lens), "lens_tokens": lens_tokens_card(lens)}
+
+    def _pairs(self, visitor: Visitor, *, is_clustered: bool) -> Cards:
+        cards: Cards = dict.fromkeys(PAGES["pairs"])
+        found = pairs_for(self.engine, visitor)
+        if found is None:
+            return cards
+        provenance = found.interactions.provenance
+        order = found.clustered if is_clustered else None
+        cards["pairs_map"] = pairs_card(found.interactions, order=order)
+        cards["pairs_list"] = stand_ins_card(found.stand_ins, provenance=provenance)
+        if found.n_foretold >= FEWEST_SETS:
+            cards["pairs_check"] = surrogate_card(found.surrogate, found.measured)
+        return cards
 
     def _cite(self, *scores: Scores) -> tuple[tuple[str, str], ...]:
         """The sources of metrics, each once."""

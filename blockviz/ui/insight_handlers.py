@@ -14,6 +14,7 @@ from blockviz.types import Done, Lens
 from blockviz.ui import inputs, views
 from blockviz.ui.figure_card import card_names, card_update
 from blockviz.ui.insight_cards import PAGES, InsightCards
+from blockviz.ui.pairs_view import foretold, pairs_for, pairs_state
 from blockviz.ui.screen import Call, Update
 
 if TYPE_CHECKING:
@@ -27,13 +28,14 @@ EMPTY = {
     "layers": "Score Angular distance, Window cosine or CKA change to see runs of layers.",
     "steady": "Score a metric on at least four windows to see how steady it is.",
     "lens": "Write a text and press Read.",
+    "pairs": "No pairs of this model yet. Press Measure pairs; Cancel keeps what is measured.",
 }
 
 
 def card_outputs() -> tuple[str, ...]:
     """Every component that a page of insights may draw."""
     cards = (name for names in PAGES.values() for card in names for name in card_names(card))
-    return (*cards, *(f"note_{page}" for page in PAGES))
+    return (*cards, *(f"note_{page}" for page in PAGES), "foretold")
 
 
 class InsightHandlers:
@@ -71,7 +73,7 @@ class InsightHandlers:
         yield {
             "lens": lens,
             "work": views.lane("done", f"{READING}: done", seconds=seconds),
-            **self._drawn("lens", visitor, None, None, None, lens),
+            **self._drawn("lens", visitor, None, None, None, lens, None),
         }
 
     def _drawn(
@@ -82,12 +84,14 @@ class InsightHandlers:
         line_metric: Any,
         is_log: Any,
         lens: Lens | None,
+        pair_order: Any,
     ) -> Update:
         metric = line_metric if page == "metrics" else judged_metric
         lens = lens if lens is not None else self.engine.example_lens
         cards = self.cards.page(
-            page, visitor, metric=str(metric or ""), is_log=is_log is not False, lens=lens
-        )
+            page, visitor, metric=str(metric or ""), is_log=is_log is not False, lens=lens,
+            is_clustered=pair_order == "clustered",
+        )  # fmt: skip
         update: Update = {}
         for name, card in cards.items():
             update |= card_update(name, card)
@@ -97,7 +101,15 @@ class InsightHandlers:
             note = self._disputed(visitor)
         if page == "steady" and has_any and cards["between"] is None:
             note = "Score again with another text, size or seed, and the runs are compared here."
+        if page == "pairs":
+            found = pairs_for(self.engine, visitor)
+            note = pairs_state(self.engine, visitor, found) if found else note
+            update["foretold"] = {"text": foretold(visitor, found)}
         return {**update, f"note_{page}": {"text": note}}
+
+    def foretell(self, call: Call, visitor: Visitor) -> Update:
+        """The plan has changed: what the pairs foretell of it."""
+        return {"foretold": {"text": foretold(visitor, pairs_for(self.engine, visitor))}}
 
     def _disputed(self, visitor: Visitor) -> str:
         found = self.engine.findings(visitor.table_key, visitor.judgement_key)

@@ -21,6 +21,7 @@ TITLES = {
     "layers": "Runs of layers",
     "steady": "Steadiness",
     "lens": "Early exit",
+    "pairs": "Stand-ins",
 }
 LEADS = {
     "right": "Every metric's order beside what cuts really cost on text that no metric has seen.",
@@ -29,13 +30,17 @@ LEADS = {
     "layers": "How little changes over runs of layers, and which layers are alike.",
     "steady": "How far another draw of the text would move the order.",
     "lens": "What the model would write if it stopped after each block.",
+    "pairs": "Which two blocks stand in for each other, so that removing both costs more than the "
+    "sum of each alone.",
 }
 # These fit a phone; the others scroll in a box of their own.
-NARROW = {"verdict", "cumulative", "lines", "multiples", "cka", "singles"}
+NARROW = {
+    "verdict", "cumulative", "lines", "multiples", "cka", "singles", "pairs_list", "pairs_check",
+}  # fmt: skip
 
 
 def build_insights(screen: Screen, engine: Engine) -> None:
-    """Six pages; only the open one is drawn, and only when it is opened."""
+    """Seven pages; only the open one is drawn, and only when it is opened."""
     first = next(iter(PAGES))
     screen.add("page", gr.Radio(
         [(TITLES[page], page) for page in PAGES], value=first, label="Page", show_label=False,
@@ -80,6 +85,17 @@ def _controls(screen: Screen, engine: Engine, page: str) -> None:
             screen.add("read_lens", gr.Button(
                 "Read", variant="primary", elem_id="read-lens", min_width=120, scale=0
             ))  # fmt: skip
+    if page == "pairs":
+        with gr.Row(elem_classes=["bv-controls"]):
+            screen.add("pair_order", gr.Radio(
+                [("Order of depth", "depth"), ("Grouped", "clustered")], value="depth",
+                label="Order of blocks", show_label=False, container=False, elem_id="pair-order",
+                min_width=200,
+            ))  # fmt: skip
+            screen.add("start_pairs", gr.Button(
+                "Measure pairs", variant="primary", elem_id="start-pairs", min_width=160, scale=0
+            ))  # fmt: skip
+        screen.add("foretold", part("note", {"text": ""}, elem_id="foretold"))
 
 
 def _lens_text(engine: Engine) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +11,11 @@ import gradio as gr
 
 from blockviz.errors import BadInput, BlockvizError
 from blockviz.session import JobView, Limits, ScoreRequest, Visitor
+from blockviz.session.search_views import PairsRequest
 from blockviz.types import UNITS, ModelInfo
 from blockviz.ui import inputs, views
 from blockviz.ui.drawing import Drawing
+from blockviz.ui.found import found, step_of, with_found
 from blockviz.ui.link import Linked, parse_link
 from blockviz.ui.screen import Call, Update, error_view, failure
 from blockviz.ui.turns import Turns
@@ -113,30 +116,53 @@ class JobHandlers:
 
     def load(self, call: Call, jobs: Any, model: Any, revision: Any, dtype: Any) -> Update:
         """The Load button."""
-        self._refuse_second_job(jobs)
+        name = inputs.model_id(model, revision)
         dtype = inputs.choice(dtype, "The number format", DTYPES)
-        job = self.engine.start_load(
-            inputs.model_id(model, revision), dtype=dtype, owner=call.session
+        return self.begin(
+            jobs, lambda: self.engine.start_load(name, dtype=dtype, owner=call.session)
         )
-        return self._started(jobs, job)
 
     def score(self, call: Call, jobs: Any, *raw: Any) -> Update:
         """The Score button."""
-        self._refuse_second_job(jobs)
-        request = self._request(*raw)
-        job = self.engine.start_score(request, owner=call.session, address=call.address)
-        return self._started(jobs, job)
+        request, who = self._request(*raw), {"owner": call.session, "address": call.address}
+        return self.begin(jobs, lambda: self.engine.start_score(request, **who))
 
     def judge(self, call: Call, visitor: Visitor, jobs: Any) -> Update:
         """The button that measures what cuts cost."""
-        self._refuse_second_job(jobs)
         self.drawing.check_model(visitor)
-        job = self.engine.start_judge(visitor.table_key, owner=call.session, address=call.address)
-        return self._started(jobs, job)
+        who = {"owner": call.session, "address": call.address}
+        return self.begin(jobs, lambda: self.engine.start_judge(visitor.table_key, **who))
+
+    def pairs(self, call: Call, visitor: Visitor, jobs: Any) -> Update:
+        """The button that measures which blocks stand in for which."""
+        self.drawing.check_model(visitor)
+        who = {"owner": call.session, "address": call.address}
+        return self.begin(jobs, lambda: self.engine.start_pairs(PairsRequest(), **who))
+
+    def begin(self, jobs: Any, start: Callable[[], str]) -> Update:
+        """Starts a job of this browser; BadInput while its last one still runs."""
+        own = self.own_job(jobs)
+        if own and not own.is_over:
+            raise BadInput(
+                "Another job was to be started.",
+                f"Your {own.kind} job is still {own.state}.",
+                "Wait for it, or press Cancel first.",
+            )
+        job_id, kept = start(), jobs if isinstance(jobs, dict) else NO_JOBS
+        return {
+            "jobs": {**kept, "own": job_id},
+            "browser": {"job": job_id},
+            "job": views.job_lane(self.engine.job(job_id)),
+            "timer": gr.update(active=True),
+        }
+
+    def own_job(self, jobs: Any) -> JobView | None:
+        """The last job of this browser."""
+        return self._known_job(_own(jobs))
 
     def cancel(self, call: Call, visitor: Visitor, jobs: Any) -> Update:
         """Stops the running job of this browser and the work of this page."""
-        own = self._known_job(_own(jobs))
+        own = self.own_job(jobs)
         if own and not own.is_over:
             self.engine.cancel(own.id)
             return {"job": views.lane("queued", "Cancelling…")}
@@ -148,7 +174,7 @@ class JobHandlers:
 
     def poll(self, call: Call, visitor: Visitor, jobs: Any, metric: Any, shade: Any) -> Update:
         """Twice a second while a job runs: the status line, and its result once it is there."""
-        own, demo = self._known_job(_own(jobs)), self._known_job(jobs.get("demo"))
+        own, demo = self.own_job(jobs), self._known_job(jobs.get("demo"))
         running = [job for job in (own, demo) if job and not job.is_over]
         update: Update = {"job": views.job_lane(running[0] if running else own)}
         ended = [j for j in (own, demo) if j and j.is_over and j.id not in jobs["seen"]]
@@ -157,7 +183,10 @@ class JobHandlers:
         seen = (*jobs["seen"], *(j.id for j in ended))
         if ended:
             update["jobs"] = {**jobs, "seen": seen}
-        update["job"] = {**update["job"], "settled": len(seen)}
+        elif own in running:
+            changed = with_found(self.engine, visitor, own)
+            update |= {"visitor": changed} if changed is not visitor else {}
+        update["job"] = {**update["job"], "settled": len(seen), **step_of(self.engine, own)}
         if not running:
             update["timer"] = gr.update(active=False)
         return update
@@ -175,14 +204,16 @@ class JobHandlers:
         self.engine.forget(session)
 
     def _ended(self, visitor: Visitor, job: JobView, metric: Any, shade: Any) -> Update:
+        said = job.result.get("warning") if isinstance(job.result, dict) else ""
         if job.state == "failed":
-            return {"error": error_view(job.error or "The job failed. Nothing was lost.")}
-        if job.result is None and job.partial is None:
-            return {}
+            said = job.error or "The job failed. Nothing was lost."
+        update = {"error": error_view(said)} if said else {}
+        if found(job):
+            return {**update, "visitor": with_found(self.engine, visitor, job)}
+        if job.state == "failed" or (job.result is None and job.partial is None):
+            return update
         changed = self._with_result(visitor, job)
-        warning = job.result.get("warning") if isinstance(job.result, dict) else ""
-        said = {"error": error_view(warning)} if warning else {}
-        return {**self.drawing.everything(changed, metric, shade), **said}
+        return {**self.drawing.everything(changed, metric, shade), **update}
 
     def _with_result(self, visitor: Visitor, job: JobView | None) -> Visitor:
         """The visitor on what a finished job made: another model, or another score table."""
@@ -191,15 +222,17 @@ class JobHandlers:
             first = self.first_visitor()
             is_same = first.table_key and first.table_key == visitor.table_key
             return replace(visitor, model_key=first.model_key) if is_same else first
-        if isinstance(result, dict) and isinstance(result.get("table_key"), str):
+        if not isinstance(result, dict):
+            return visitor
+        if isinstance(result.get("table_key"), str):
             key = result["table_key"]
             if self.engine.table(key) is not None:
                 before = [t for t in (*visitor.tables, visitor.table_key) if t and t != key]
                 tables = (*dict.fromkeys(before), key)[-MOST_TABLES:]
                 return replace(visitor, table_key=key, tables=tables)
-        if isinstance(result, dict) and isinstance(result.get("judgement_key"), str):
+        if isinstance(result.get("judgement_key"), str):
             return replace(visitor, judgement_key=result["judgement_key"])
-        return visitor
+        return with_found(self.engine, visitor, job)
 
     def _request(self, metrics: Any, source: Any, upload: Any, n_samples: Any, seq_len: Any,
                  seed: Any, mode: Any, unit: Any, tasks: Any, rows: Any
@@ -227,24 +260,6 @@ class JobHandlers:
                 rows, "The number of questions", low=1, high=limits.task_rows or MAX_SAMPLES
             ),
         )
-
-    def _started(self, jobs: Any, job_id: str) -> Update:
-        kept = jobs if isinstance(jobs, dict) else NO_JOBS
-        return {
-            "jobs": {**kept, "own": job_id},
-            "browser": {"job": job_id},
-            "job": views.job_lane(self.engine.job(job_id)),
-            "timer": gr.update(active=True),
-        }
-
-    def _refuse_second_job(self, jobs: Any) -> None:
-        own = self._known_job(_own(jobs))
-        if own and not own.is_over:
-            raise BadInput(
-                "Another job was to be started.",
-                f"Your {own.kind} job is still {own.state}.",
-                "Wait for it, or press Cancel first.",
-            )
 
     def _known_job(self, job_id: str | None) -> JobView | None:
         return self.engine.job(job_id) if job_id else None

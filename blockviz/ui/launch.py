@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import gradio as gr
 
 from blockviz.errors import BadInput
+from blockviz.ui.curves_tab import build_curves
 from blockviz.ui.events import wire
 from blockviz.ui.frame import build_header, build_scoreboard
 from blockviz.ui.insight_tab import build_insights
@@ -19,6 +20,7 @@ from blockviz.ui.load_drawer import build_drawer
 from blockviz.ui.map_tab import build_map
 from blockviz.ui.parts import stylesheet
 from blockviz.ui.screen import Screen, Update
+from blockviz.ui.search_tab import build_search
 from blockviz.ui.theme import Paper
 from blockviz.ui.turns import Turns
 
@@ -64,9 +66,15 @@ def _assembled(engine: Engine) -> tuple[gr.Blocks, JobHandlers]:
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Map", id="map"):
                 build_map(screen, engine, first)
+            with gr.Tab("Curves", id="curves") as curves:
+                screen.add("curves", curves)
+                build_curves(screen)
             with gr.Tab("Insights", id="insights") as insights:
                 screen.add("insights", insights)
                 build_insights(screen, engine)
+            with gr.Tab("Search", id="search") as search:
+                screen.add("search", search)
+                build_search(screen, engine)
             with gr.Tab("Learn", id="learn"):
                 build_learn()
         _first_paint(screen, first)

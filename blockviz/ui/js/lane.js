@@ -1,8 +1,12 @@
-let settled = 0;
+let settled = 0, step = "";
 draw((v) => {
   // A job has ended since the last look: what waited for it can go on now.
   if (v.settled > settled) trigger("settled", {});
   settled = Math.max(settled, v.settled || 0);
+  // A running job has found more than at the last look.
+  if (v.step && v.step !== step && v.found === "search") trigger("searched", {});
+  if (v.step && v.step !== step && v.found === "pairs") trigger("paired", {});
+  step = v.step || step;
   root.hidden = !v.text;
   root.dataset.state = v.state;
   const parts = [h("span", { class: "bv-dot", "aria-hidden": "true" }), h("span", { class: "bv-text", dir: "auto" }, v.text)];

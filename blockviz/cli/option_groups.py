@@ -1,0 +1,105 @@
+"""Options that several commands share: the same name, default and meaning in each."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+from blockviz.errors import BadInput
+
+UNIT_BYTES = {"": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+
+
+def add_memory(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--memory",
+        dest="memory_bytes",
+        type=n_bytes,
+        metavar="SIZE",
+        help="to take beyond the model, such as 512MiB [60 %% of what is free]",
+    )
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model",
+        default="demo",
+        metavar="MODEL",
+        help="demo, OWNER/NAME[@REVISION] of the hub, a folder, or a FILE.gguf [demo]",
+    )
+    parser.add_argument(
+        "--dtype", default="auto", metavar="T", help="auto, float32, bfloat16 or float16 [auto]"
+    )
+    parser.add_argument(
+        "--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:N or mps [auto]"
+    )
+
+
+def add_text(parser: argparse.ArgumentParser, name: str, what: str, *, n_samples: int = 32) -> None:
+    parser.add_argument(
+        name,
+        default="demo",
+        metavar="TEXT",
+        help=f"{what}: demo, own, alpaca, wikitext2, c4, OWNER/NAME of the hub, or a file "
+        "(.txt, .raw, .jsonl, .parquet) [demo]",
+    )
+    parser.add_argument(
+        "--text-column", default="text", metavar="C", help="of a .jsonl or .parquet file [text]"
+    )
+    parser.add_argument(
+        "--n-samples", type=int, default=n_samples, metavar="N", help=f"windows [{n_samples}]"
+    )
+    parser.add_argument("--seq-len", type=int, default=128, metavar="T", help="tokens each [128]")
+    parser.add_argument(
+        "--calibration-mode",
+        default="stream",
+        metavar="MODE",
+        help="stream (joined, cut into windows) or per_sample (one text a row) [stream]",
+    )
+    parser.add_argument("--seed", type=int, default=42, metavar="S", help="[42]")
+    parser.add_argument("--shuffle", action="store_true", help="draw windows in seeded order")
+
+
+def add_tasks(parser: argparse.ArgumentParser, metavar: str, what: str) -> None:
+    parser.add_argument(
+        "--tasks",
+        default="",
+        metavar=metavar,
+        help=f"{what}: piqa, arc_easy, arc_challenge, hellaswag, winogrande, openbookqa, boolq, "
+        "lambada_openai, or a .jsonl file",
+    )
+    parser.add_argument(
+        "--limit", type=int, metavar="N", help="the first N rows of each task only [all]"
+    )
+
+
+def add_resume(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--no-resume",
+        action="store_true",
+        help="neither use nor keep evaluations of other runs (in the cache folder)",
+    )
+
+
+def add_plan(parser: argparse.ArgumentParser) -> None:
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--plan", type=Path, metavar="FILE", help="a plan written by blockviz")
+    which.add_argument("--remove", metavar="BLOCKS", help="such as 18.attn,7.mlp,3.layer")
+
+
+def add_out(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, metavar="FILE.json", help="write the result as JSON")
+
+
+def n_bytes(text: str) -> int:
+    """The bytes of `512MiB`, `1.5GiB`, `800KiB` or a plain number; BadInput otherwise."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMG]iB)?", text.strip(), re.IGNORECASE)
+    size = int(float(found[1]) * UNIT_BYTES[(found[2] or "").lower()]) if found else 0
+    if size < 1:
+        raise BadInput(
+            f"A size of {text!r} was given.",
+            "It must be a number above 0, of bytes or with KiB, MiB or GiB behind it.",
+            "Write --memory 512MiB, for one.",
+        )
+    return size

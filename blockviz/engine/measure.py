@@ -1,0 +1,276 @@
+"""One ablation metric of many removed sets, window by window: what a search asks of a model."""
+
+from __future__ import annotations
+
+import logging
+import zlib
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from blockviz.engine.branches import Branches
+from blockviz.engine.reader import BatchReader, Dense, readout_of
+from blockviz.engine.roads import ReferenceRoad
+from blockviz.engine.sweep import OutputMetric
+from blockviz.evaluate.perplexity import next_tokens
+from blockviz.models.model import BlockModel
+from blockviz.models.stage import Head
+from blockviz.types import CalibrationBatch, CalibrationSet, Readout, RemovedSet
+
+log = logging.getLogger(__name__)
+
+EMPTY: RemovedSet = frozenset()
+# What a layer holds of each position while it is run, in widths of the stream.
+LAYER_WIDTHS = 16
+
+
+class WindowMetric(OutputMetric, Protocol):
+    """What is asked of a metric beyond what a sweep asks; see metrics.AblationMetric."""
+
+    @property
+    def reads_dense(self) -> bool: ...
+    def picks(self, kept: Mapping[str, torch.Tensor]) -> torch.Tensor | None: ...
+    def of_picked(self, logits: torch.Tensor, kept: Mapping[str, torch.Tensor]) -> torch.Tensor: ...
+    def window_values(self, means: torch.Tensor, counts: torch.Tensor) -> torch.Tensor: ...
+
+
+# Steps in between; at the end (set, window) float64, the lower the better.
+Measuring = Generator[None, None, torch.Tensor]
+
+
+class SetMeter:
+    """Window values of removed sets under one metric, each stretch of the model run once.
+
+    `memory_bytes` bounds the streams that are alive at once. What a metric compares with is always
+    the whole model, not what a search has left of it. `n_positions`: only so many positions of each
+    window are read, the same of all sets, drawn by `seed`.
+    """
+
+    def __init__(
+        self,
+        model: BlockModel,
+        windows: CalibrationSet,
+        metric: WindowMetric,
+        *,
+        chunk_tokens: int = 1024,
+        memory_bytes: int = 1 << 30,
+        n_positions: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        self._model, self._windows, self._metric = model, windows, metric
+        self._head = Head(model)
+        self._chunk_tokens, self._memory_bytes = chunk_tokens, memory_bytes
+        self._sampled = _sample(windows, n_positions, seed)
+
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    def values(self, sets: Sequence[RemovedSet], windows: Sequence[int]) -> Measuring:
+        """(set, window) float64 of the named windows; a set with a NaN logit has NaN there.
+
+        Where memory runs out, less is run at once, from there on.
+        """
+        found = torch.empty(len(sets), len(windows), dtype=torch.float64)
+        start = 0
+        while start < len(windows):
+            size = max(1, self._chunk_tokens // self._windows.input_ids.shape[1])
+            part = list(windows[start : start + size])
+            try:
+                values = yield from self._batch(part, sets)
+            except (MemoryError, RuntimeError) as error:
+                if not _is_out_of_memory(error) or self._chunk_tokens <= 1:
+                    raise
+                log.warning("Out of memory; going on with half as much at once.")
+                self._chunk_tokens //= 2
+                self._memory_bytes //= 2
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
+                continue
+            for i, removed in enumerate(sets):
+                found[i, start : start + len(part)] = values[removed]
+            start += len(part)
+        return found
+
+    def _batch(
+        self, windows: list[int], sets: Sequence[RemovedSet]
+    ) -> Generator[None, None, dict[RemovedSet, torch.Tensor]]:
+        batch = _rows(self._windows, windows)
+        read = None if self._sampled is None else self._sampled[windows]
+        branches = Branches(self._model, batch, chunk_tokens=self._chunk_tokens)
+        reader = _Reader(self._head, batch, self._metric, read)
+        found: dict[RemovedSet, torch.Tensor] = {}
+        dense: torch.Tensor | None = None
+        for group in branches.groups(sets, self._for_streams()):
+            asked = [EMPTY, *group] if self._metric.reads_dense and dense is None else list(group)
+            streams = yield from branches.run(asked)
+            hidden = [self._head.hidden(stream) for stream in streams]
+            del streams
+            if self._metric.reads_dense and dense is None:
+                dense, *hidden = hidden
+            means = yield from reader.read(hidden, dense)
+            found |= zip(group, means, strict=True)
+        return found
+
+    def _for_streams(self) -> int:
+        """What is left of the budget beside a layer's and the head's own needs."""
+        info, size = self._model.info, self._model.dtype.itemsize
+        layer = self._chunk_tokens * LAYER_WIDTHS * info.hidden_size * size
+        head = self._head.transient_bytes * (2 if self._metric.compares_logits else 1)
+        return max(0, self._memory_bytes - layer - head)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A few rows: `inner` of the product, `outer` of all; what is kept of the dense model there."""
+
+    inner: slice
+    outer: slice
+    kept: Mapping[str, torch.Tensor]
+    picks: torch.Tensor | None
+    dense: Dense | None
+
+
+class _Reader:
+    """Reads one metric off the hidden states of many sets, the same positions of all in turn."""
+
+    def __init__(
+        self,
+        head: Head,
+        batch: CalibrationBatch,
+        metric: WindowMetric,
+        read: torch.Tensor | None = None,
+    ) -> None:
+        self._head, self._metric = head, metric
+        targets, has_target = (t.flatten() for t in next_tokens(batch))
+        valid = batch.attention_mask.flatten()
+        nothing = torch.zeros(len(targets), 0)
+        blank = Readout(nothing, torch.zeros(len(targets)), targets, has_target)
+        counted = metric.positions(blank) & valid
+        if read is not None:
+            counted &= read.flatten()
+        self._rows = counted.nonzero()[:, 0]
+        self._targets, self._has_target = targets[self._rows], has_target[self._rows]
+        self._n_windows = batch.input_ids.shape[0]
+        self._window = self._rows // batch.input_ids.shape[1]
+        self._counts = self._by_window(torch.ones(len(self._rows), dtype=torch.float64))
+
+    @torch.inference_mode()
+    def read(
+        self, hidden: Sequence[torch.Tensor], dense: torch.Tensor | None
+    ) -> Generator[None, None, list[torch.Tensor]]:
+        """For each of hidden (position, hidden) its (window,) values; steps after every product.
+
+        The head multiplies many rows at once, the metric reads few: as many as the cache holds.
+        """
+        values = torch.zeros(len(hidden), len(self._rows), dtype=torch.float64)
+        size = self._head.chunk_rows
+        for start in range(0, len(self._rows), size):
+            rows = self._rows[start : start + size].to(hidden[0].device)
+            pieces = self._pieces(start, len(rows), None if dense is None else dense[rows])
+            if pieces[0].picks is not None:
+                for piece in pieces:
+                    states = torch.stack([h[rows[piece.inner]] for h in hidden], dim=1)
+                    logits = self._head.logits_at(states, piece.picks).float()
+                    for i in range(len(hidden)):
+                        found = self._metric.of_picked(logits[:, i], piece.kept)
+                        values[i, piece.outer] = found.cpu().double()
+                    yield
+                continue
+            for i, h in enumerate(hidden):
+                logits = self._head.logits(h[rows])
+                for piece in pieces:
+                    base = piece.dense.readout() if piece.dense is not None else None
+                    readout = readout_of(logits[piece.inner], *self._wanted(piece.outer), base)
+                    found = self._metric.per_position(readout, piece.kept)
+                    values[i, piece.outer] = found.cpu().double()
+                yield
+        means = [self._by_window(row) / self._counts for row in values]
+        return [self._metric.window_values(m, self._counts) for m in means]
+
+    def _pieces(self, start: int, n_rows: int, dense: torch.Tensor | None) -> list[_Piece]:
+        """The rows from `start` on in pieces, with what is kept of the dense model at each."""
+        logits = None if dense is None else self._head.logits(dense)
+        size = self._head.piece_rows
+        pieces = []
+        for first in range(0, n_rows, size):
+            inner = slice(first, min(first + size, n_rows))
+            outer = slice(start + inner.start, start + inner.stop)
+            kept: Mapping[str, torch.Tensor] = {}
+            base = None
+            if logits is not None:
+                readout = readout_of(logits[inner], *self._wanted(outer))
+                kept = self._metric.remember(readout)
+                base = Dense(logits[inner], readout) if self._metric.compares_logits else None
+            pieces.append(_Piece(inner, outer, kept, self._metric.picks(kept), base))
+        return pieces
+
+    def _wanted(self, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        device = self._head.device
+        return self._targets[rows].to(device), self._has_target[rows].to(device)
+
+    def _by_window(self, values: torch.Tensor) -> torch.Tensor:
+        total = torch.zeros(self._n_windows, dtype=torch.float64)
+        return total.index_add_(0, self._window, values)
+
+
+class ReferenceMeter:
+    """The same values the plain way, as published code does: the whole model for every set.
+
+    What SetMeter is tested against and measured beside.
+    """
+
+    def __init__(
+        self,
+        model: BlockModel,
+        windows: CalibrationSet,
+        metric: WindowMetric,
+        *,
+        batch_tokens: int = 1024,
+    ) -> None:
+        self._model, self._windows, self._metric = model, windows, metric
+        self._size = max(1, batch_tokens // windows.input_ids.shape[1])
+
+    def values(self, sets: Sequence[RemovedSet], windows: Sequence[int]) -> Measuring:
+        found = torch.empty(len(sets), len(windows), dtype=torch.float64)
+        for start in range(0, len(windows), self._size):
+            batch = _rows(self._windows, windows[start : start + self._size])
+            reader = BatchReader(batch, [self._metric])
+            if self._metric.reads_dense:
+                reader.read(ReferenceRoad(self._model, batch, EMPTY), None)
+                yield
+            for i, removed in enumerate(sets):
+                (means,) = reader.read(ReferenceRoad(self._model, batch, removed), None)
+                (counts,) = reader.counts
+                values = self._metric.window_values(means, counts)
+                found[i, start : start + self._size] = values
+                yield
+        return found
+
+
+def _rows(windows: CalibrationSet, wanted: Sequence[int]) -> CalibrationBatch:
+    rows = list(wanted)
+    return CalibrationBatch(windows.input_ids[rows], windows.attention_mask[rows])
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether an allocation failed: torch says so in three ways."""
+    is_named = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return is_named or "allocate memory" in str(error) or "not enough memory" in str(error)
+
+
+def _sample(windows: CalibrationSet, n: int | None, seed: int) -> torch.Tensor | None:
+    """(window, seq) bool: n positions with a next token of each window; None where all are read."""
+    if n is None:
+        return None
+    _, has_target = next_tokens(CalibrationBatch(windows.input_ids, windows.attention_mask))
+    drawn = torch.stack([_drawn(ids, seed) for ids in windows.input_ids])
+    first = drawn.masked_fill(~has_target, 2.0).argsort(dim=1).argsort(dim=1) < n
+    return first & has_target
+
+
+def _drawn(ids: torch.Tensor, seed: int) -> torch.Tensor:
+    """(seq,) random numbers that hang on a window's own tokens, wherever it stands."""
+    own = zlib.crc32(ids.cpu().numpy().tobytes())
+    return torch.rand(len(ids), generator=torch.Generator().manual_seed(seed << 32 | own))

@@ -1,0 +1,240 @@
+"""From a search request to what may be removed and when it is enough; refuses what cannot be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+from blockviz.data import check_tasks
+from blockviz.engine import block_costs
+from blockviz.errors import BadInput
+from blockviz.metrics import parse_metrics
+from blockviz.metrics.parsing import parse_metric
+from blockviz.models.model import BlockModel
+from blockviz.search import STRATEGIES, Goal, Space, Strategy
+from blockviz.session.objectives import objective_metric
+from blockviz.session.processes import ALONE, Shares
+from blockviz.session.scoring import score_windows
+from blockviz.session.search_views import SearchRequest
+from blockviz.settings import parse_method
+from blockviz.types import (
+    UNITS,
+    BlockId,
+    CalibrationSet,
+    Done,
+    Events,
+    ModelInfo,
+    Progress,
+    Scores,
+    passing,
+)
+
+DEFAULT_SCORES = {"scores": "bi", "windows": "cos_win"}
+TARGETS = "--blocks, --ratio, --max-ppl-rise or --speedup"
+
+
+def check_search(request: SearchRequest, info: ModelInfo | None = None) -> Strategy:
+    """The strategy of a request that can be run; BadInput or UnknownName before any long work."""
+    strategy = parse_method(STRATEGIES, request.strategy)
+    _check_choice("unit", request.unit, UNITS)
+    _check_choice("engine", request.engine, ("fast", "reference"))
+    if request.unit not in strategy.units:
+        raise BadInput(
+            f"{strategy.title} over the unit {request.unit} was asked for.",
+            f"It searches {' or '.join(strategy.units)}.",
+            f"Use --unit {strategy.units[0]}, or another strategy.",
+        )
+    metric = objective_metric(request)
+    if request.text.tasks:
+        check_tasks((request.text.tasks,), limit=request.text.limit)
+    if not strategy.ends_itself:
+        _check_has_target(request)
+    _check_target(request, is_perplexity=metric.name == "ppl")
+    if not 0 < request.level < 0.5:
+        raise BadInput(
+            f"A level of doubt of {request.level} was asked for.",
+            "It must lie between 0 and 0.5.",
+            "Use 0.01, or --exhaustive for none at all.",
+        )
+    for text in filter(None, (request.scores, _pool(request)[0])):
+        parse_metric(text)
+    if info is not None:
+        units_of(request, info)
+    return strategy
+
+
+def open_space(
+    model: BlockModel,
+    windows: CalibrationSet,
+    request: SearchRequest,
+    strategy: Strategy,
+    baseline: float,
+    shares: Shares = ALONE,
+) -> Events:
+    """Done(Space): the candidates, the goal, and the scores that the strategy goes by.
+
+    baseline: the objective of the whole model, which a rise is counted from.
+    """
+    info = model.info
+    units = units_of(request, info)
+    metric, share = _pool(request)
+    if metric:
+        scores = yield from passing(_scored(model, windows, request, metric))
+        order = sorted(units, key=lambda u: _score_of(scores, u))
+        kept = set(order[: max(1, math.ceil(share * len(units)))])
+        units = tuple(u for u in units if u in kept)
+    goal = yield from passing(_goal(model, request, baseline, shares))
+    space = Space(units, goal, len(info.blocks), seed=request.text.seed)
+    wanted = strategy.needs()
+    if wanted:
+        name = request.scores or DEFAULT_SCORES[wanted]
+        scores = yield from passing(_scored(model, windows, request, name))
+        space = _with_scores(space, wanted, scores)
+    yield Done(space)
+
+
+def _with_scores(space: Space, wanted: str, scores: Scores) -> Space:
+    if wanted == "windows":
+        if not scores.windows:
+            raise BadInput(
+                f"Runs of layers were to be compared by {scores.metric}.",
+                "That metric scores single blocks or layers, not runs of them.",
+                "Use --scores cos_win or --scores ang_win.",
+            )
+        # Raw numbers: where low scores are turned round to mean "keep", high ones mean alike.
+        sign = 1 if scores.values == scores.raw else -1
+        return replace(space, windows={run: sign * v for run, v in scores.windows.items()})
+    missing = [u for u in space.units if u not in scores.values]
+    if missing:
+        parts = {b.part for b in scores.values}
+        raise BadInput(
+            f"The unit {space.units[0].part} was to be ordered by {scores.metric}.",
+            f"That metric scores the unit {' and '.join(sorted(parts))} only.",
+            "Choose that unit, or another metric.",
+        )
+    return replace(space, scores=scores.values)
+
+
+def _score_of(scores: Scores, unit: BlockId) -> float:
+    found = scores.values.get(unit, scores.values.get(BlockId(unit.layer, "layer")))
+    if found is None:
+        raise BadInput(
+            f"Candidates were to be picked by {scores.metric}.",
+            f"It has no score of {unit}.",
+            "Pick them by another metric, such as --pool bi:0.5.",
+        )
+    return found
+
+
+def _scored(
+    model: BlockModel, windows: CalibrationSet, request: SearchRequest, name: str
+) -> Events:
+    """Done(Scores) of one metric on the windows of the search."""
+    metrics = parse_metrics([name])
+    asked = replace(request.text, metrics=(name,), unit=request.unit)
+    table = yield from passing(_without_partial(score_windows(model, windows, metrics, asked)))
+    yield Done(next(iter(table.metrics.values())))
+
+
+def _without_partial(events: Events) -> Events:
+    """The same events; what a sub-task has found so far is no result of the task."""
+    for event in events:
+        yield event if isinstance(event, Done) else replace(event, partial=None)
+
+
+def _goal(model: BlockModel, request: SearchRequest, baseline: float, shares: Shares) -> Events:
+    info = model.info
+    sizes = {b.id: b.n_parameters for b in info.blocks}
+    limit = None if request.ratio is None else int(request.ratio * info.n_parameters)
+    rise = request.max_ppl_rise
+    max_value = None if rise is None else baseline + math.log1p(rise / 100)
+    seconds: Mapping[BlockId, float] = {}
+    min_seconds = None
+    if request.speedup is not None:
+        yield Progress("timing the blocks", 0, 1)
+        costs = shares.of_first(block_costs(model))
+        seconds, min_seconds = costs.blocks, costs.total * (1 - 1 / request.speedup)
+        most = sum(seconds.values())
+        if min_seconds > 0.95 * most:
+            raise BadInput(
+                f"A speed-up of {request.speedup} was asked for.",
+                f"Without any block {info.name} would be {costs.total / costs.rest:.2f} times as "
+                "fast.",
+                "Ask for less.",
+            )
+    yield Done(Goal(request.blocks, limit, sizes, max_value, min_seconds, seconds))
+
+
+def _check_has_target(request: SearchRequest) -> None:
+    targets = (request.blocks, request.ratio, request.max_ppl_rise, request.speedup)
+    if all(t is None for t in targets):
+        raise BadInput(
+            "A search was asked for.", "It has no target.", f"Say how far to cut with {TARGETS}."
+        )
+
+
+def _check_target(request: SearchRequest, *, is_perplexity: bool) -> None:
+    for value, is_right, name, wanted in (
+        (request.blocks, lambda v: v >= 1, "blocks to remove", "1 or more"),
+        (request.ratio, lambda v: 0 < v < 1, "share of parameters", "a share, such as 0.2"),
+        (request.max_ppl_rise, lambda v: v >= 0, "rise of perplexity", "percent, 0 or more"),
+        (request.speedup, lambda v: v > 1, "speed-up", "above 1, such as 1.2"),
+    ):
+        if value is not None and not (math.isfinite(value) and is_right(value)):
+            raise BadInput(
+                f"{value} was asked for as {name}.", f"It must be {wanted}.", "Change it."
+            )
+    if request.max_ppl_rise is not None and not is_perplexity:
+        raise BadInput(
+            f"A largest rise of perplexity was asked for in a search by {request.objective}.",
+            "That search does not measure perplexity.",
+            "Use --objective ppl, or another target.",
+        )
+
+
+def units_of(request: SearchRequest, info: ModelInfo) -> tuple[BlockId, ...]:
+    """The candidates without protected layers."""
+    first, last = request.protect_first, request.protect_last
+    if first < 0 or last < 0 or first + last >= info.n_layers:
+        raise BadInput(
+            f"The first {first} and last {last} layers were to be protected.",
+            f"{info.name} has {info.n_layers} layers, so that none is left to remove.",
+            "Protect fewer.",
+        )
+    kept = range(first, info.n_layers - last)
+    units = tuple(u for u in info.units(request.unit) if u.layer in kept)
+    if request.blocks is not None and request.blocks > len(units):
+        raise BadInput(
+            f"{request.blocks} units were to be removed.",
+            f"There are {len(units)} of the unit {request.unit} to choose from.",
+            "Remove fewer, or protect fewer layers.",
+        )
+    return units
+
+
+def _pool(request: SearchRequest) -> tuple[str, float]:
+    """(metric, share) of `bi:0.5`; ("", 1) where all units are candidates."""
+    if not request.pool:
+        return "", 1.0
+    metric, _, share = request.pool.rpartition(":")
+    try:
+        found = float(share)
+    except ValueError:
+        found = math.nan
+    if not metric or not 0 < found <= 1:
+        raise BadInput(
+            f"The candidate pool {request.pool!r} was asked for.",
+            "A pool is METRIC:SHARE with a share above 0 and up to 1.",
+            "Write --pool bi:0.5 for the half with the lowest block influence.",
+        )
+    return metric, found
+
+
+def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise BadInput(
+            f"The {name} {value!r} was asked for.",
+            f"There is no such {name}.",
+            f"Use {', '.join(allowed)}.",
+        )

@@ -1,0 +1,163 @@
+"""The long tasks of the engine: each ends in a result that is kept under a key."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from blockviz.compute_lock import ComputeLock, steps
+from blockviz.data import load_tasks, overlap_warning
+from blockviz.errors import BadInput
+from blockviz.metrics.parsing import parse_metric
+from blockviz.models.model import BlockModel
+from blockviz.session.judging import check_table, judge_windows
+from blockviz.session.kept import KeptResults, Shelf
+from blockviz.session.ledger import Ledger, open_ledger
+from blockviz.session.live import LiveText
+from blockviz.session.objectives import objective_metric
+from blockviz.session.opening import open_windows
+from blockviz.session.pairing import pairs_windows, road_of
+from blockviz.session.refusals import out_of_time
+from blockviz.session.results import Results
+from blockviz.session.scoring import check_request, score_windows
+from blockviz.session.search_views import PairsRequest, SearchRequest
+from blockviz.session.searching import search_windows
+from blockviz.session.views import Limits, ScoreRequest
+from blockviz.store import key
+from blockviz.types import (
+    Done,
+    Events,
+    Interactions,
+    Judgement,
+    Progress,
+    ScoreTable,
+    SearchRun,
+    passing,
+)
+
+
+class Work(Results):
+    """What runs for long. The compute lock is held step by step, and time may be limited."""
+
+    limits: Limits
+    lock: ComputeLock
+    _shelf: Shelf
+    # Where evaluations outlive the process; None: nowhere.
+    _records: Path | None
+
+    def _loaded(self) -> tuple[BlockModel, LiveText]:
+        raise NotImplementedError
+
+    def _score(self, request: ScoreRequest) -> Iterator[Progress | Done]:
+        model, live = self._loaded()
+        known = self._scored(request)
+        if known is not None:
+            yield Done({"table_key": known, "warning": ""})
+            return
+        metrics = check_request(request)
+        windows = yield from passing(open_windows(model, request))
+        tasks = None
+        if any(metric.needs_tasks() for metric in metrics.values()):
+            tasks = yield from passing(load_tasks(request.tasks, limit=request.limit))
+        warning = overlap_warning(windows, live.windows)
+        kept = KeptResults(self._shelf, model, engine=request.engine)
+        scored = score_windows(model, windows, metrics, request, tasks=tasks, kept=kept)
+
+        def keep(table: ScoreTable) -> dict[str, str]:
+            return {"table_key": self._keep(table, request), "warning": warning}
+
+        for event in self._limited(scored, keep):
+            if isinstance(event, Done) and not self.table(event.result["table_key"]).is_partial:
+                self.store.put(self._asked(request), event.result["table_key"])
+            yield event
+
+    def _judge(self, table_key: str, n_removals: int) -> Iterator[Progress | Done]:
+        model, live = self._loaded()
+        table = self.table(table_key)
+        if table is None:
+            raise BadInput(
+                "Metrics were to be judged.",
+                "Their scores are no longer kept.",
+                "Score the blocks again first.",
+            )
+        check_table(model, table)
+        kept = KeptResults(self._shelf, model, engine="fast")
+        judged = judge_windows(model, table, live.windows, n_removals=n_removals, kept=kept)
+
+        def keep(judgement: Judgement) -> dict[str, str]:
+            where = key("judgement", judgement.provenance, table_key, n_removals)
+            self.store.put(where, judgement)
+            return {"judgement_key": where, "warning": ""}
+
+        yield from self._limited(judged, keep)
+
+    def _search(self, request: SearchRequest) -> Iterator[Progress | Done]:
+        model, live = self._loaded()
+        windows = yield from passing(open_windows(model, request.text))
+        warning = overlap_warning(windows, live.windows)
+        ledger = self._ledger(model, objective_metric(request), request.engine)
+        found = search_windows(model, windows, request, ledger)
+
+        def keep(run: SearchRun) -> dict[str, str]:
+            where = key("search", run.provenance, request)
+            self.store.put(where, run)
+            said = " ".join(filter(None, (warning, run.warning)))
+            return {"search_key": where, "warning": said}
+
+        yield from self._limited(found, keep)
+
+    def _pairs(self, request: PairsRequest) -> Iterator[Progress | Done]:
+        model, _ = self._loaded()
+        windows = yield from passing(open_windows(model, request.text))
+        ledger = self._ledger(model, parse_metric("ppl"), road_of(request))
+        found = pairs_windows(model, windows, request, ledger)
+
+        def keep(interactions: Interactions) -> dict[str, str]:
+            where = key("pairs", interactions.provenance, request)
+            self.store.put(where, interactions)
+            return {"pairs_key": where, "warning": ""}
+
+        yield from self._limited(found, keep)
+
+    def _ledger(self, model: BlockModel, metric: Any, engine: str) -> Ledger:
+        return open_ledger(model, metric, engine=engine, folder=self._records)
+
+    def _limited(
+        self, events: Events, keep: Callable[[Any], dict[str, str]]
+    ) -> Iterator[Progress | Done]:
+        """The events with results that are kept by name, stopped when the job's time is over."""
+        until = time.monotonic() + (self.limits.job_seconds or math.inf)
+        kept: dict[str, str] = {}
+        with contextlib.closing(steps(events, self.lock)) as locked:
+            for event in locked:
+                if isinstance(event, Done):
+                    yield Done(keep(event.result))
+                    return
+                if event.partial is not None:
+                    kept = keep(event.partial)
+                yield replace(event, partial=kept or None)
+                if time.monotonic() > until:
+                    if not kept:
+                        raise out_of_time(self.limits)
+                    minutes = (self.limits.job_seconds or 0) / 60
+                    said = f"Stopped at the limit of {minutes:.0f} min; what was done is kept."
+                    yield Done({**kept, "warning": said})
+                    return
+
+    def _asked(self, request: ScoreRequest) -> str:
+        return key("asked", self.model_key, self.info.dtype, request)
+
+    def _scored(self, request: ScoreRequest) -> str | None:
+        """The key of the whole table that this request gave before, if it is still kept."""
+        table_key = self.store.get(self._asked(request))
+        return table_key if table_key and self.table(table_key) is not None else None
+
+    def _keep(self, table: ScoreTable, request: ScoreRequest) -> str:
+        table_key = key("scores", table.provenance, request)
+        self.store.put(table_key, table)
+        return table_key

@@ -1,0 +1,159 @@
+"""The settings of a search as they stand on the page, and the request that they make."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from blockviz.session import Limits, MetricCard, ScoreRequest
+from blockviz.session.recipes import filled_request
+from blockviz.session.search_views import SearchRequest, StrategyCard
+from blockviz.types import UNITS
+from blockviz.ui import inputs
+from blockviz.ui.job_handlers import MAX_SAMPLES, MAX_SEED, MAX_SEQ_LEN, UPLOAD, texts_for
+from blockviz.ui.screen import Update
+from blockviz.ui.words import TIMES
+
+if TYPE_CHECKING:
+    from blockviz.session import Engine
+
+# In the order in which handlers get them.
+FORM = (
+    "search_preset", "search_target", "search_amount", "search_strategy", "strategy_settings",
+    "search_objective", "objective_settings", "search_unit", "protect_first", "protect_last",
+    "search_text", "search_samples", "search_seq_len", "search_seed", "search_tasks",
+    "search_task_rows", "search_scores", "scores_settings", "search_pool", "is_exhaustive",
+)  # fmt: skip
+# Fields of a request that are a name and its settings, and those that the page calls the same.
+METHOD_NAMES = {
+    "strategy": "The strategy", "objective": "The objective", "scores": "The metric to order by",
+}  # fmt: skip
+METHODS = tuple(METHOD_NAMES)
+OTHERS = ("protect_first", "protect_last", "is_exhaustive")
+MAX_SETTINGS_CHARS = 80
+MAX_LAYERS = 4096
+
+
+@dataclass(frozen=True)
+class Target:
+    """A way to say how far to cut. `scale`: what one of the page's numbers is in a request."""
+
+    title: str
+    label: str
+    usual: float
+    low: float
+    high: float
+    scale: float = 1.0
+    is_whole: bool = False
+
+
+# Name of the field of a SearchRequest -> how the page asks for it.
+TARGETS = {
+    "blocks": Target("Number removed", "How many to remove", 6, 1, 2 * MAX_LAYERS, is_whole=True),
+    "ratio": Target("Parameters", "Share of all parameters to remove, %", 15, 0.1, 99, 0.01),
+    "max_ppl_rise": Target("Perplexity rise", "Perplexity may rise by, %", 10, 0.01, 100_000),
+    "speedup": Target("Speed-up", f"Faster to decode, {TIMES}", 1.2, 1.01, 100),
+}
+
+
+def texts_to_search(limits: Limits) -> tuple[tuple[str, str], ...]:
+    """(label, value) of the calibration texts that a search may read."""
+    return tuple(t for t in texts_for(limits) if t[1] != UPLOAD)
+
+
+def request_of(engine: Engine, *form: Any) -> SearchRequest:
+    """The search that the page's settings ask for; whether it makes sense is the session's."""
+    raw = dict(zip(FORM, form, strict=True))
+    kind = inputs.choice(raw["search_target"], "The target", TARGETS)
+    recipes = ("", *(card.name for card in engine.presets()))
+    chosen = inputs.choice(raw["search_preset"] or "", "The recipe", recipes)
+    request = SearchRequest(
+        text=_text_of(engine, raw),
+        objective=_method(raw, "objective", engine.objectives()),
+        strategy=_method(raw, "strategy", engine.strategies()),
+        scores=_method(raw, "scores", engine.metrics()) if raw["search_scores"] else "",
+        unit=inputs.choice(raw["search_unit"], "The unit", UNITS),
+        protect_first=_layers(raw["protect_first"], "The first layers to protect"),
+        protect_last=_layers(raw["protect_last"], "The last layers to protect"),
+        pool=_short(raw["search_pool"], "The candidate pool"),
+        is_exhaustive=raw["is_exhaustive"] is True,
+        **{kind: _amount(kind, raw["search_amount"])},
+    )  # fmt: skip
+    is_named = chosen and _is_recipe(engine, request, chosen)
+    return replace(request, preset=chosen) if is_named else request
+
+
+def filled(engine: Engine, name: str) -> Update:
+    """Component name -> value of a recipe's method; target and text stay as they are.
+
+    What the recipe leaves open becomes what is usual, so that nothing of another recipe remains.
+    """
+    recipe, update = _recipe(engine, name), {}
+    for kind in METHODS:
+        method, _, settings = getattr(recipe, kind).partition(":")
+        update |= {f"search_{kind}": method, f"{kind}_settings": settings}
+    update |= {part: getattr(recipe, part) for part in OTHERS}
+    tasks = recipe.text.tasks if recipe.text.tasks in engine.tasks() else ""
+    rest = {"search_unit": recipe.unit, "search_pool": recipe.pool, "search_tasks": tasks}
+    return {**update, **rest}
+
+
+def aimed(kind: str) -> Update:
+    """The number's box for one kind of target."""
+    target = TARGETS[kind]
+    return {"search_amount": gr.update(label=target.label, value=target.usual)}
+
+
+def _recipe(engine: Engine, name: str) -> SearchRequest:
+    return filled_request({}, recipe=name, n_layers=engine.info.n_layers)
+
+
+def _is_recipe(engine: Engine, request: SearchRequest, name: str) -> bool:
+    """Whether the method is still the one of this recipe; the text may be another."""
+    recipe = _recipe(engine, name)
+    fields = (*METHODS, *OTHERS, "unit", "pool")
+    return all(getattr(request, field) == getattr(recipe, field) for field in fields)
+
+
+def _text_of(engine: Engine, raw: dict[str, Any]) -> ScoreRequest:
+    limits = engine.limits
+    offered = [value for _, value in texts_to_search(limits)]
+    most, longest = limits.n_samples or MAX_SAMPLES, limits.seq_len or MAX_SEQ_LEN
+    rows = limits.task_rows or MAX_SAMPLES
+    return ScoreRequest(
+        calibration=inputs.choice(raw["search_text"], "The calibration text", offered),
+        n_samples=inputs.whole(
+            raw["search_samples"], "The number of windows", low=1, high=most
+        ),
+        seq_len=inputs.whole(raw["search_seq_len"], "The window length", low=2, high=longest),
+        seed=inputs.whole(raw["search_seed"], "The seed", low=0, high=MAX_SEED),
+        tasks=inputs.choice(raw["search_tasks"] or "", "The questions", ("", *engine.tasks())),
+        limit=inputs.whole(raw["search_task_rows"], "The number of questions", low=1, high=rows),
+    )  # fmt: skip
+
+
+def _amount(kind: str, raw: Any) -> float:
+    target = TARGETS[kind]
+    if target.is_whole:
+        return inputs.whole(raw, target.label, low=int(target.low), high=int(target.high))
+    found = inputs.real(raw, target.label, low=target.low, high=target.high)
+    return round(found * target.scale, 6)
+
+
+def _method(raw: dict[str, Any], kind: str, cards: Sequence[MetricCard | StrategyCard]) -> str:
+    """`beam:width=3` from the chosen name and the text of its settings."""
+    said = METHOD_NAMES[kind]
+    name = inputs.choice(raw[f"search_{kind}"], said, [card.name for card in cards])
+    settings = _short(raw[f"{kind}_settings"], f"{said}'s settings")
+    return f"{name}:{settings}" if settings else name
+
+
+def _short(raw: Any, name: str) -> str:
+    return inputs.text(raw or "", name, max_chars=MAX_SETTINGS_CHARS).strip()
+
+
+def _layers(raw: Any, name: str) -> int:
+    return inputs.whole(raw, name, low=0, high=MAX_LAYERS)
