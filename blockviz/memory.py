@@ -54,6 +54,19 @@ def peak_rss_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def rss_bytes(*, forget_peak: bool = False) -> int:
+    """What this process holds now; `forget_peak` starts peak_rss_bytes anew from here, on Linux.
+
+    Elsewhere the peak so far.
+    """
+    found = re.search(r"^VmRSS:\s+(\d+) kB", _read(Path("/proc/self/status")), re.MULTILINE)
+    if found is None:
+        return peak_rss_bytes()
+    if forget_peak:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    return int(found[1]) * 1024
+
+
 def _meminfo_available(root: Path) -> int | None:
     text = _read(root / "proc/meminfo")
     found = re.search(r"^MemAvailable:\s+(\d+) kB", text, re.MULTILINE)

@@ -60,7 +60,7 @@ _DRIFT = "metrics.drift"
 _FAR = "(readout.logits - readout.dense.logits).norm(dim=0).square()"
 
 MUTANTS = (
-    sign("ppl", "metrics.ppl", "means[block] = (perplexity,", "means[block] = (-perplexity,"),
+    sign("ppl", "metrics.ppl", "return perplexity, perplexity", "return -perplexity, perplexity"),
     axis(
         "ppl",
         "metrics.ppl",
@@ -71,8 +71,8 @@ MUTANTS = (
     axis(
         "lds",
         "metrics.lds",
-        "cosine_similarity(dense, now, dim=-1)",
-        "cosine_similarity(dense, now, dim=0)",
+        'cosine_similarity(kept["values"], now, dim=-1)',
+        'cosine_similarity(kept["values"], now, dim=0)',
     ),
     sign("norm", _DRIFT, "return readout.distance.square()", "return -readout.distance.square()"),
     axis("norm", _DRIFT, "return readout.distance.square()", f"return {_FAR}"),

@@ -285,3 +285,15 @@ def test_the_peak_is_in_bytes_and_grows_with_use():
     assert len(block) == 64 * 2**20
     assert 5 * 2**20 < before <= after < 2**40
     assert after >= 64 * 2**20
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a peak be forgotten")
+def test_a_peak_can_be_counted_from_now_on():
+    code = (
+        "from blockviz.memory import peak_rss_bytes, rss_bytes\n"
+        "x = bytearray(200 << 20); x[::4096] = b'1' * len(x[::4096]); before = peak_rss_bytes()\n"
+        "del x; now = rss_bytes(forget_peak=True); after = peak_rss_bytes()\n"
+        "assert before > now + (150 << 20), (before, now)\n"
+        "assert after < before - (150 << 20), (before, after)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

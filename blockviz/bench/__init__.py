@@ -8,18 +8,19 @@ from scipy.stats import kendalltau
 
 from blockviz.bench.metrics import compare_families, kept_of_dense
 from blockviz.bench.scoring import Say, compare_forward, compare_sweeps, scoring_memory
+from blockviz.bench.search import MIB, compare_searches, search_memory
 from blockviz.models.model import BlockModel
 from blockviz.session.opening import open_model, open_windows, provenance_of
 from blockviz.session.views import ScoreRequest
-from blockviz.types import run
+from blockviz.types import CalibrationSet, run
 
 GIB = 2**30
 
 
 def run_bench(*, is_quick: bool, say: Say) -> dict[str, Any]:
-    """The report as JSON: scoring against the reference in two dtypes, metrics, and memory."""
+    """The report as JSON: scoring and searching beside the reference, metrics, and memory."""
     n_samples = 8 if is_quick else 32
-    report: dict[str, Any] = {"schema": "blockviz/bench/1", "runs": []}
+    report: dict[str, Any] = {"schema": "blockviz/bench/1", "runs": [], "searches": []}
     for dtype in ("bfloat16", "float32"):
         model: BlockModel = run(open_model("demo", dtype=dtype))
         windows = run(open_windows(model, ScoreRequest(n_samples=n_samples)))
@@ -29,11 +30,25 @@ def run_bench(*, is_quick: bool, say: Say) -> dict[str, Any]:
         if dtype == "bfloat16":
             report["metrics"] = compare_families(model, windows, say)
             report["kept_of_dense"] = kept_of_dense(model, windows, say)
+        report["searches"] += searches(model, windows, say, n_blocks=1 if is_quick else 3)
     orders = [r.pop("order") for r in report["runs"] if "order" in r]
     tau = float(kendalltau(*orders).statistic)
     say(f"Order of bfloat16 against float32: Kendall tau-b {tau:.4f}")
     report["tau_bfloat16_float32"] = tau
     report["memory"] = scoring_memory(n_samples)
+    budgets = (64 * MIB, GIB)
+    report["search_memory"] = [search_memory(n_samples, budget, "demo", say) for budget in budgets]
     peak, start = (report["memory"][k] / GIB for k in ("peak_bytes", "loaded_bytes"))
     say(f"Peak memory of scoring in bfloat16: {peak:.2f} GiB ({start:.2f} GiB with model loaded)")
     return report
+
+
+def searches(
+    model: BlockModel, windows: CalibrationSet, say: Say, *, n_blocks: int
+) -> list[dict[str, Any]]:
+    """Greedy searches beside the reference: by perplexity, and in bfloat16 by LDS as well."""
+    objectives = ("ppl", "lds") if model.info.dtype == "bfloat16" else ("ppl",)
+    return [
+        compare_searches(model, windows, say, objective=name, n_blocks=n_blocks)
+        for name in objectives
+    ]

@@ -93,15 +93,17 @@ def _say(report: dict[str, Any], say: Say) -> None:
 
 MEMORY_PROGRAM = """
 import json, sys
-from blockviz.memory import peak_rss_bytes
-from blockviz.session.opening import open_model
+from blockviz.memory import peak_rss_bytes, rss_bytes
+from blockviz.session.opening import open_model, open_windows
 from blockviz.session.search_views import SearchRequest
 from blockviz.session.searching import search_request
 from blockviz.session.views import ScoreRequest
 from blockviz.types import run
 n_samples, memory, text = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 model = run(open_model("demo", dtype="bfloat16"))
-loaded = peak_rss_bytes()
+run(open_windows(model, ScoreRequest(n_samples=n_samples, calibration=text)))
+sum(float(p.float().sum()) for p in model.module.parameters())
+loaded = rss_bytes(forget_peak=True)
 asked = SearchRequest(
     text=ScoreRequest(n_samples=n_samples, calibration=text), blocks=1, memory_bytes=memory
 )

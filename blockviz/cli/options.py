@@ -170,7 +170,7 @@ def _search(parser: argparse.ArgumentParser) -> None:
     add("--scores", metavar="M", help="metric of strategies that go by scores [bi, or cos_win]")
     doubt = parser.add_mutually_exclusive_group()
     doubt.add_argument(
-        "--level", type=float, metavar="P", help="doubt that a decision may leave [0.01]"
+        "--level", type=float, metavar="P", help="doubt that a decision may leave [0.05]"
     )
     doubt.add_argument(
         "--exhaustive",

@@ -272,5 +272,5 @@ def _sample(windows: CalibrationSet, n: int | None, seed: int) -> torch.Tensor |
 
 def _drawn(ids: torch.Tensor, seed: int) -> torch.Tensor:
     """(seq,) random numbers that hang on a window's own tokens, wherever it stands."""
-    own = zlib.crc32(ids.cpu().numpy().tobytes())
-    return torch.rand(len(ids), generator=torch.Generator().manual_seed(seed << 32 | own))
+    own = zlib.crc32(ids.cpu().numpy().tobytes(), zlib.crc32(str(seed).encode()))
+    return torch.rand(len(ids), generator=torch.Generator().manual_seed(own))

@@ -92,7 +92,7 @@ def piece_rows(vocab: int, device: torch.device) -> int:
 class Head:
     """Final norm and vocabulary projection, in chunks: no (batch, seq, vocab) tensor is made."""
 
-    def __init__(self, model: BlockModel, *, chunk_bytes: int = 24 << 20) -> None:
+    def __init__(self, model: BlockModel, *, chunk_bytes: int = 48 << 20) -> None:
         self._norm = model.final_norm
         self._out = model.module.get_output_embeddings()
         self._project = projection(self._out)

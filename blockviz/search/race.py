@@ -14,6 +14,7 @@ n of N of them has its error shrunk by sqrt(1 - n/N).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator
 from dataclasses import dataclass
 
@@ -24,7 +25,7 @@ from scipy.stats import t as student
 # Windows seen after each round; a hopeless set costs the first number of them.
 ROUNDS = (2, 3, 4, 6, 8, 12, 16, 24)
 # A set's own windows weigh at least one part in so many more in its variance.
-MOST_BORROWED = 8
+MOST_BORROWED = 4
 
 
 @dataclass(frozen=True)
@@ -57,14 +58,14 @@ def race(
     n_windows: int,
     *,
     keep: int = 1,
-    level: float = 0.01,
+    level: float = 0.05,
     seed: int = 0,
     is_exhaustive: bool = False,
 ) -> Racing:
     """The `keep` sets with the lowest mean over all windows.
 
-    level: the doubt that may be spent in all. It is paid out evenly over the rounds; what a round
-    does not need is left to the next.
+    level: the doubt that may be spent in all. It is paid out over the rounds, more of it to the
+    first ones, where many sets are given up for little; what a round leaves is there for the next.
     """
     order = np.random.default_rng(seed).permutation(n_windows)
     rounds = [n for n in ROUNDS if n < n_windows]
@@ -84,7 +85,8 @@ def race(
         if seen == n_windows:
             break
         table = values[np.ix_(alive, order[:seen])]
-        lost, doubt = _losers(table, keep, n_windows, level * number / len(rounds) - spent)
+        budget = level * math.sqrt(number / len(rounds)) - spent
+        lost, doubt = _losers(table, keep, n_windows, budget)
         spent += doubt
         alive = alive[~lost]
     if not np.isfinite(values[alive]).all(axis=1).sum() >= keep and len(alive) < n_sets:

@@ -55,7 +55,7 @@ def check_search(request: SearchRequest, info: ModelInfo | None = None) -> Strat
         raise BadInput(
             f"A level of doubt of {request.level} was asked for.",
             "It must lie between 0 and 0.5.",
-            "Use 0.01, or --exhaustive for none at all.",
+            "Use 0.05, or --exhaustive for none at all.",
         )
     for text in filter(None, (request.scores, _pool(request)[0])):
         parse_metric(text)

@@ -34,7 +34,7 @@ class SearchRequest:
     protect_last: int = 0
     pool: str = ""
     scores: str = ""
-    level: float = 0.01
+    level: float = 0.05
     is_exhaustive: bool = False
     engine: str = "fast"
     memory_bytes: int | None = None

@@ -34,8 +34,13 @@ class CurvesHandlers:
     def __init__(self, engine: Engine, turns: Turns) -> None:
         self.engine, self.turns, self.drawing = engine, turns, Drawing(engine)
 
-    def draw(self, call: Call, visitor: Visitor, group: Any, is_log: Any) -> Update:
-        """The tab was opened, or a setting, a search or the plan has changed."""
+    def draw(
+        self, call: Call, visitor: Visitor, group: Any, is_log: Any, point: Any = None
+    ) -> Update:
+        """The tab was opened, or a setting, a search or the plan has changed.
+
+        A point that was chosen stays chosen where it is still there.
+        """
         found = curves_cards.groups(self.engine, visitor)
         key = group if isinstance(group, str) and group in found else next(iter(found), "")
         offered = [(g.title, k) for k, g in found.items()]
@@ -47,7 +52,9 @@ class CurvesHandlers:
         return {
             **card_update("curves", figure),
             "curve_group": gr.update(choices=offered, value=key or None, visible=bool(offered)),
-            "curve_point": gr.update(choices=points, value=None),
+            "curve_point": gr.update(
+                choices=points, value=point if point in [s for _, s in points] else None
+            ),
             "curves_note": {"text": self._note(visitor, chosen)},
         }
 

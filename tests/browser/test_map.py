@@ -306,8 +306,14 @@ def test_text_that_bites_is_only_text(serve, visit):
     block(page, "12.mlp").click()
     expect(page.locator("#score .bv-state")).to_have_text("measured")
     page.get_by_role("button", name="Model, text and metrics").click()
-    page.get_by_label("Model id").fill(f"nobody/{HOSTILE}"[:150])
-    expect(page.get_by_label("Model id")).to_have_value(re.compile("^nobody/"))
+    model = page.get_by_label("Model id")
+    # A box that has just been shown may still take its first value.
+    for _ in range(20):
+        model.fill(f"nobody/{HOSTILE}"[:150])
+        page.wait_for_timeout(250)
+        if model.input_value().startswith("nobody/"):
+            break
+    expect(model).to_have_value(re.compile("^nobody/"))
     page.locator("#check").click()
     expect(page.locator("#error")).to_contain_text("nobody/")
     assert page.evaluate("window.pwned") is None
