@@ -675,3 +675,13 @@ def test_a_page_that_left_is_forgotten():
     visitors.settled("page", page, lambda v: {"visitor": v.with_removed(("3.attn",))})
     visitors.forget("page")
     assert visitors.newest("page", page) is page
+
+
+def test_every_change_of_the_plan_is_counted_and_shown_to_the_grid():
+    """A drawing that began before a change must not bring the older plan back to the page."""
+    visitor = Visitor(removed=("3.attn",))
+    after = visitor.with_removed(("3.attn", "4.mlp"))
+    assert [v.changes for v in (visitor, after, after.undo(), after.undo().redo())] == [0, 1, 2, 3]
+    assert after.with_removed(after.removed) is after
+    drawing = Drawing(FakeEngine())
+    assert drawing.grid(after, "ppl", "rank", "")["grid"]["changes"] == 1

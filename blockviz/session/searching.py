@@ -203,7 +203,7 @@ class _Run:
                 number=number,
                 evaluated=round(evaluated, 3),
                 of=asked,
-                confidence=1 - doubt,
+                confidence=max(0.0, 1 - doubt),
                 seconds=round(time.monotonic() - started, 3),
             )
         )
@@ -218,7 +218,7 @@ class _Run:
             step,
             evaluated=round(step.evaluated + evaluated, 3),
             of=step.of + asked,
-            confidence=step.confidence - doubt,
+            confidence=max(0.0, step.confidence - doubt),
             seconds=round(step.seconds + (time.monotonic() - started if asked else 0.0), 3),
         )
 

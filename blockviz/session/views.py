@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from blockviz.types import UNITS, BlockId, ModelInfo, PruningPlan, Unit
 
@@ -41,6 +41,8 @@ class Visitor:
     removed: tuple[str, ...] = ()
     past: tuple[tuple[str, ...], ...] = ()
     future: tuple[tuple[str, ...], ...] = ()
+    # How often the plan was changed: a page that has seen a later one does not go back.
+    changes: int = field(default=0, compare=False)
 
     def plan(self) -> PruningPlan:
         return PruningPlan(removed=tuple(BlockId.parse(b) for b in self.removed))
@@ -50,19 +52,32 @@ class Visitor:
         removed = tuple(str(b) for b in removed)
         if removed == self.removed:
             return self
-        return replace(self, removed=removed, past=(*self.past, self.removed)[-100:], future=())
+        past = (*self.past, self.removed)[-100:]
+        return replace(self, removed=removed, past=past, future=(), changes=self.changes + 1)
 
     def undo(self) -> Visitor:
         if not self.past:
             return self
         future = (*self.future, self.removed)
-        return replace(self, removed=self.past[-1], past=self.past[:-1], future=future)
+        return replace(
+            self,
+            removed=self.past[-1],
+            past=self.past[:-1],
+            future=future,
+            changes=self.changes + 1,
+        )
 
     def redo(self) -> Visitor:
         if not self.future:
             return self
         past = (*self.past, self.removed)
-        return replace(self, removed=self.future[-1], past=past, future=self.future[:-1])
+        return replace(
+            self,
+            removed=self.future[-1],
+            past=past,
+            future=self.future[:-1],
+            changes=self.changes + 1,
+        )
 
     def reset(self) -> Visitor:
         return self.with_removed(())

@@ -46,15 +46,14 @@ class CurvesHandlers:
         offered = [(g.title, k) for k, g in found.items()]
         chosen = found.get(key)
         points = [(said, sets) for sets, said in chosen.points().items()] if chosen else []
+        is_gone = point is not None and point not in [s for _, s in points]
         figure = chosen and curves_cards.card(
             self.engine.info, visitor, chosen, is_log=is_log is not False
         )
         return {
             **card_update("curves", figure),
             "curve_group": gr.update(choices=offered, value=key or None, visible=bool(offered)),
-            "curve_point": gr.update(
-                choices=points, value=point if point in [s for _, s in points] else None
-            ),
+            "curve_point": gr.update(choices=points, **({"value": None} if is_gone else {})),
             "curves_note": {"text": self._note(visitor, chosen)},
         }
 

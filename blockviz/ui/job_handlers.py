@@ -221,7 +221,9 @@ class JobHandlers:
         if isinstance(result, ModelInfo) and visitor.model_key != self.engine.model_key:
             first = self.first_visitor()
             is_same = first.table_key and first.table_key == visitor.table_key
-            return replace(visitor, model_key=first.model_key) if is_same else first
+            if is_same:
+                return replace(visitor, model_key=first.model_key)
+            return replace(first, changes=visitor.changes + 1)
         if not isinstance(result, dict):
             return visitor
         if isinstance(result.get("table_key"), str):

@@ -26,7 +26,8 @@ def grid(
     seq: int | None = None,
     tied: tuple[BlockId, ...] = (),
 ) -> View:
-    """Cells of the removal grid. `seq` is the page's own number of the toggle answered.
+    """Cells of the removal grid. `seq` is the page's own number of the toggle answered; None for
+    any other drawing, which the page takes if it knows of no later change of the plan.
 
     tied: what the metric cannot tell from the picked block; a layer stands for both its blocks.
     """
@@ -48,6 +49,7 @@ def grid(
         "removed": list(visitor.removed),
         "picked": picked,
         "seq": seq,
+        "changes": visitor.changes,
         "tied": [str(part) for b in tied for part in b.parts],
         "cells": {
             part: [cell(BlockId(i, part)) for i in range(info.n_layers)] for part in ("attn", "mlp")
