@@ -15,8 +15,19 @@ import torch
 
 from blockviz.errors import BadInput, BadPlan, BadSource, OverLimit, UnknownName
 from blockviz.evaluate import Perplexity, measure_perplexity
-from blockviz.session import Continuation, Engine, JobView, Limits, ScoreRequest, Sizes, Visitor
+from blockviz.search import Bonsai
+from blockviz.session import (
+    Continuation,
+    Engine,
+    JobView,
+    Limits,
+    ScoreRequest,
+    SearchRequest,
+    Sizes,
+    Visitor,
+)
 from blockviz.session.allowance import Allowance
+from blockviz.session.estimating import n_evaluations
 from blockviz.session.example import Example, live_key
 from blockviz.session.scoring import score_windows
 from blockviz.session.writing import first_difference
@@ -338,3 +349,62 @@ def test_a_job_stopped_at_its_limit_keeps_what_is_done(folder: Path, example: Ex
     assert "Stopped at the limit" in view.result["warning"]
     assert engine.table(view.result["table_key"]).is_partial
     engine.close()
+
+
+GREEDY = SearchRequest(ScoreRequest(calibration="own", n_samples=3, seq_len=32), blocks=3)
+
+
+def test_a_hosted_search_has_so_many_evaluations() -> None:
+    assert Limits.of("hosted", {}).evaluations == 200
+    assert Limits.of("hosted", {"BLOCKVIZ_MAX_EVALUATIONS": "50"}).evaluations == 50
+    assert Limits.of("local", {"BLOCKVIZ_MAX_EVALUATIONS": "50"}).evaluations is None
+
+
+@pytest.mark.parametrize(
+    ("how", "n"),
+    [
+        # 8 blocks, then 7, then 6; of a race the 45 % that races were seen to run.
+        ({"is_exhaustive": True}, 21),
+        ({"engine": "reference"}, 21),
+        ({}, 10),
+        ({"unit": "layer", "is_exhaustive": True}, 4 + 3 + 2),
+        ({"protect_first": 1, "is_exhaustive": True}, 6 + 5 + 4),
+        # Every mask is measured to its end: 4 a block, the whole model, and the way to three.
+        ({"strategy": "bonsai"}, 4 * 8 + 1 + 3),
+        ({"strategy": "oneshot"}, 3),
+    ],
+)
+def test_a_search_beyond_the_limit_is_refused_before_any_work(
+    engine: Engine, example: Example, how: dict, n: int
+) -> None:
+    request = replace(GREEDY, **how)
+    for limit in (n - 1, n):
+        limited = Engine(example=example, limits=Limits(evaluations=limit, heavy_per_hour=1))
+        limited._model, limited._live = engine._model, engine._live
+        asks = (limited.estimate_search, lambda r, e=limited: e.start_search(r, owner="me"))
+        for ask in asks if limit < n else ():
+            with pytest.raises(OverLimit, match=f"The limit here is {limit}") as refused:
+                ask(request)
+            assert refused.value.asked == f"A search of about {n} evaluations was asked for."
+        if limit == n:
+            limited.estimate_search(request).close()
+        # The one start of this hour is still there.
+        limited._allowance.take("")
+        limited.close()
+
+
+def test_a_search_runs_no_more_than_it_was_counted_as(engine: Engine) -> None:
+    request = replace(GREEDY, is_exhaustive=True)
+    view = engine.jobs.wait(engine.start_search(request, owner="me"), 60)
+    assert view.state == "done", view.error
+    found = engine.search_run(view.result["search_key"])
+    assert sum(step.evaluated for step in found.steps) == 21
+    assert n_evaluations(request, engine.info, limit=0) == 21
+
+
+def test_what_is_far_beyond_the_limit_is_not_worked_out_to_be_refused(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Bonsai, "masks", lambda *_: pytest.fail("masks were drawn"))
+    request = replace(GREEDY, strategy="bonsai:m=100000")
+    assert n_evaluations(request, engine.info, limit=200) > 200

@@ -6,10 +6,8 @@ import os
 import threading
 
 from blockviz.compute_lock import ComputeLock, steps
-from blockviz.errors import BadSource
 from blockviz.job_view import JobView
 from blockviz.jobs import Jobs
-from blockviz.models.model import BlockModel
 from blockviz.session.allowance import Allowance
 from blockviz.session.estimating import estimate_search
 from blockviz.session.example import Example
@@ -18,7 +16,7 @@ from blockviz.session.lens import read_lens
 from blockviz.session.live import LiveText, live_key, live_result, open_live_windows
 from blockviz.session.opening import inspect_model, open_model
 from blockviz.session.pairing import check_pairs
-from blockviz.session.refusals import check_model, check_score
+from blockviz.session.refusals import check_evaluations, check_model, check_score
 from blockviz.session.scoring import check_request
 from blockviz.session.search_space import check_search
 from blockviz.session.search_views import PairsRequest, SearchRequest
@@ -37,7 +35,6 @@ from blockviz.store import JsonFolder, Store
 from blockviz.types import (
     Done,
     Events,
-    ModelInfo,
     PruningPlan,
     passing,
 )
@@ -74,13 +71,6 @@ class Engine(Work):
         self._allowance = Allowance(self.limits.heavy_per_hour)
         self._live_text = live_text
         self._demo_job, self._demo_lock = "", threading.Lock()
-        self._model: BlockModel | None = None
-        self._live: LiveText | None = None
-
-    @property
-    def info(self) -> ModelInfo:
-        """Of the model in memory, or of the example's until one is."""
-        return self._model.info if self._model else self.example.info
 
     @property
     def is_ready(self) -> bool:
@@ -172,13 +162,12 @@ class Engine(Work):
     def estimate_search(self, request: SearchRequest) -> Events:
         """Done(Estimate) of a search, ahead of any long job."""
         model, _ = self._loaded()
-        check_score(self.limits, request.text)
+        self._check_search(request)
         return steps(estimate_search(model, request), self.lock, weight="light")
 
     def start_search(self, request: SearchRequest, *, owner: str, address: str = "") -> str:
         """The id of a job whose result is {"search_key": ..., "warning": ...}; partial likewise."""
-        check_search(request, self.info)
-        check_score(self.limits, request.text)
+        self._check_search(request)
         self._allowance.take(address)
         return self.jobs.submit("search", lambda: self._search(request), owner=owner)
 
@@ -207,6 +196,11 @@ class Engine(Work):
     def close(self) -> None:
         self.jobs.close()
 
+    def _check_search(self, request: SearchRequest) -> None:
+        check_search(request, self.info)
+        check_score(self.limits, request.text)
+        check_evaluations(self.limits, request, self.info)
+
     def _load(self, name: str, dtype: str) -> Events:
         model = yield from passing(open_model(name, dtype=dtype))
         windows = yield from passing(open_live_windows(model, self._live_text))
@@ -214,12 +208,3 @@ class Engine(Work):
         yield from passing(steps(live.measure(PruningPlan()), self.lock))
         self._model, self._live = model, live
         yield Done(model.info)
-
-    def _loaded(self) -> tuple[BlockModel, LiveText]:
-        if self._model is None or self._live is None:
-            raise BadSource(
-                "The model was to be run.",
-                "Its weights are not in memory yet.",
-                "Wait for the loading to end; single cuts of the example are answered meanwhile.",
-            )
-        return self._model, self._live

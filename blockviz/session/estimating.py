@@ -12,11 +12,11 @@ from blockviz.engine import SetMeter
 from blockviz.metrics import AblationMetric
 from blockviz.metrics.parsing import parse_metric
 from blockviz.models.model import BlockModel
-from blockviz.search import Goal, Space
+from blockviz.search import Goal, Space, Strategy
 from blockviz.session.objectives import objective_metric
 from blockviz.session.search_space import check_search, units_of
 from blockviz.session.search_views import Estimate, SearchRequest
-from blockviz.types import CalibrationSet, DataOrigin, Done, Events, ModelInfo, Progress
+from blockviz.types import Ask, CalibrationSet, DataOrigin, Done, Events, ModelInfo, Progress
 
 # Of what is asked for, racing ran these shares on the models it was tried on.
 RACED = 0.15, 0.45
@@ -27,23 +27,52 @@ TIMED_TOKENS = 1024
 
 def estimate_search(model: BlockModel, request: SearchRequest) -> Events:
     """Done(Estimate). Two short runs on made-up tokens: the text is not loaded for it."""
-    strategy = check_search(request, model.info)
-    space = Space(
-        units_of(request, model.info),
-        Goal(n_units=_n_units(request, model.info)),
-        len(model.info.blocks),
-        seed=request.text.seed,
-    )
-    n_sets = strategy.n_sets(space)
+    n_sets = check_search(request, model.info).n_sets(_space(request, model.info))
     seconds = 0.0
     for turn in range(2):  # the first one warms up
         yield Progress("timing one evaluation", turn, 2)
         seconds = _seconds(model, request)
-    is_raced = not request.is_exhaustive and request.engine == "fast"
-    is_raced = is_raced and isinstance(objective_metric(request), AblationMetric)
-    low, high = RACED if is_raced else (0.8, 1.2)
+    low, high = RACED if _may_race(request) else (0.8, 1.2)
     low = min(low, 1.0) if n_sets > 1 else 1.0
     yield Done(Estimate(n_sets * seconds * low, n_sets * seconds * high, n_sets))
+
+
+def n_evaluations(request: SearchRequest, info: ModelInfo, *, limit: int) -> int:
+    """How many removed sets a search will run at most, in whole evaluations over all windows.
+
+    Of sets that are raced it counts the larger share that races were seen to run: one that needs
+    more is left to the limit of time. How far a rise of perplexity or a speed-up will cut is a
+    guess, and a pool counts as all units. What is above `limit` already as a race is counted as
+    one. BadInput or UnknownName where `check_search` says so.
+    """
+    strategy, space = check_search(request, info), _space(request, info)
+    n_sets = strategy.n_sets(space)
+    raced = math.ceil(n_sets * RACED[1])
+    if not _may_race(request):
+        return n_sets
+    # Many masks take long to draw: no strategy is asked what has no bearing on the answer.
+    return raced if raced > limit or not _wants_every_set(strategy, space) else n_sets
+
+
+def _space(request: SearchRequest, info: ModelInfo) -> Space:
+    goal = Goal(n_units=_n_units(request, info))
+    return Space(units_of(request, info), goal, len(info.blocks), seed=request.text.seed)
+
+
+def _may_race(request: SearchRequest) -> bool:
+    is_raced = not request.is_exhaustive and request.engine == "fast"
+    return is_raced and isinstance(objective_metric(request), AblationMetric)
+
+
+def _wants_every_set(strategy: Strategy, space: Space) -> bool:
+    """Whether it gives up none of the sets that it asks for, as its first question shows.
+
+    One that goes by scores cannot be asked before these are worked out, and counts as such.
+    """
+    if strategy.needs():
+        return True
+    ask = next(strategy.search(space), None)
+    return isinstance(ask, Ask) and ask.keep == len(ask.sets)
 
 
 def _seconds(model: BlockModel, request: SearchRequest) -> float:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from blockviz.errors import OverLimit
+from blockviz.session.estimating import n_evaluations
+from blockviz.session.search_views import SearchRequest
 from blockviz.session.views import Limits, ScoreRequest
+from blockviz.types import ModelInfo
 
 BUNDLED_TEXTS = ("demo", "own")
 
@@ -43,6 +46,23 @@ def check_score(limits: Limits, request: ScoreRequest) -> None:
                 f"The limit here is {limit}.",
                 "Lower it, or run blockviz on your own machine.",
             )
+
+
+def check_evaluations(limits: Limits, request: SearchRequest, info: ModelInfo) -> None:
+    """OverLimit where a search would run more removed sets than this server allows.
+
+    What counts is what is run (`n_evaluations`), not what is asked: a race that gives a set up
+    early has not paid for it.
+    """
+    limit = limits.evaluations
+    found = 0 if limit is None else n_evaluations(request, info, limit=limit)
+    if limit is not None and found > limit:
+        raise OverLimit(
+            f"A search of about {found:,} evaluations was asked for.",
+            f"The limit here is {limit:,}.",
+            "Remove fewer, protect more layers, search whole layers, or run blockviz on your own "
+            "machine.",
+        )
 
 
 def out_of_time(limits: Limits) -> OverLimit:

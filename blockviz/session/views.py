@@ -193,6 +193,7 @@ class Limits:
     seq_len: int | None = None
     task_rows: int | None = None
     upload_bytes: int | None = None
+    evaluations: int | None = None
     heavy_per_hour: int | None = None
     job_seconds: int | None = None
     bundled_only: bool = False
@@ -215,6 +216,7 @@ class Limits:
             seq_len=number("max_seq_len", 512),
             task_rows=number("max_task_rows", 64),
             upload_bytes=number("max_upload_bytes", 1 << 20),
+            evaluations=number("max_evaluations", 200),
             heavy_per_hour=number("heavy_per_hour", 30),
             job_seconds=number("max_job_seconds", 600),
             bundled_only=True,

@@ -12,9 +12,10 @@ from typing import Any
 
 from blockviz.compute_lock import ComputeLock, steps
 from blockviz.data import load_tasks, overlap_warning
-from blockviz.errors import BadInput
+from blockviz.errors import BadInput, BadSource
 from blockviz.metrics.parsing import parse_metric
 from blockviz.models.model import BlockModel
+from blockviz.session.example import Example
 from blockviz.session.judging import check_table, judge_windows
 from blockviz.session.kept import KeptResults, Shelf
 from blockviz.session.ledger import Ledger, open_ledger
@@ -28,12 +29,13 @@ from blockviz.session.scoring import check_request, score_windows
 from blockviz.session.search_views import PairsRequest, SearchRequest
 from blockviz.session.searching import search_windows
 from blockviz.session.views import Limits, ScoreRequest
-from blockviz.store import key
+from blockviz.store import Store, key
 from blockviz.types import (
     Done,
     Events,
     Interactions,
     Judgement,
+    ModelInfo,
     Progress,
     ScoreTable,
     SearchRun,
@@ -50,8 +52,25 @@ class Work(Results):
     # Where evaluations outlive the process; None: nowhere.
     _records: Path | None
 
+    def __init__(self, store: Store, example: Example) -> None:
+        super().__init__(store, example)
+        self._model: BlockModel | None = None
+        self._live: LiveText | None = None
+
+    @property
+    def info(self) -> ModelInfo:
+        """Of the model in memory, or of the example's until one is."""
+        return self._model.info if self._model else self.example.info
+
     def _loaded(self) -> tuple[BlockModel, LiveText]:
-        raise NotImplementedError
+        """The model in memory and its live text; BadSource while there is none."""
+        if self._model is None or self._live is None:
+            raise BadSource(
+                "The model was to be run.",
+                "Its weights are not in memory yet.",
+                "Wait for the loading to end; single cuts of the example are answered meanwhile.",
+            )
+        return self._model, self._live
 
     def _score(self, request: ScoreRequest) -> Iterator[Progress | Done]:
         model, live = self._loaded()
