@@ -266,6 +266,10 @@ def test_few_short_names_stand_at_their_lines_apart_and_others_in_a_legend():
     shifts = [shift for _, shift in texts]
     assert [b - a for a, b in pairwise(shifts)] == pytest.approx([15, 15])
     assert few.figure.layout.showlegend is False
+    two_rows = removal_curves([curve("a, 3 blocks"), curve("b")]).figure.layout
+    assert [a.text.endswith("a,<br>3 blocks") for a in two_rows.annotations] == [True, False]
+    assert two_rows.annotations[1].yshift - two_rows.annotations[0].yshift == pytest.approx(22.5)
+    assert two_rows.margin.r < removal_curves([curve("a: 3 blocks")]).figure.layout.margin.r
     assert removal_curves([curve("a" * 40)]).figure.layout.showlegend is True
     assert removal_curves([curve(str(i)) for i in range(9)]).figure.layout.showlegend is True
 
@@ -278,6 +282,42 @@ def test_the_view_holds_all_numbers_on_either_scale(is_log):
     low, high = (10**v if is_log else v for v in axis.range)
     assert axis.type == ("log" if is_log else None)
     assert low < 14 < 100 < high
+
+
+def ending_at(*numbers: float) -> list[CurveLine]:
+    return [CurveLine(f"m{i}", (CurvePoint(0.1, n, ("3.attn",)),)) for i, n in enumerate(numbers)]
+
+
+@pytest.mark.parametrize("is_log", [True, False])
+def test_a_few_of_many_lines_leave_the_figure_and_it_says_so(is_log):
+    def drawn(*ends: float, own: float | None = None) -> tuple[float, str]:
+        current = None if own is None else CurvePoint(0.1, own, ("0.mlp",))
+        layout = removal_curves(
+            ending_at(*ends), baseline=14.0, is_log=is_log, current=current
+        ).figure.layout
+        end = layout.yaxis.range[1]
+        told = " ".join(a.text for a in layout.annotations)
+        return 10**end if is_log else end, told
+
+    end, told = drawn(*range(20, 27), 1e5, 1e8)
+    assert 26 < end < 100
+    assert "2 lines go on above" in told
+    end, told = drawn(*range(20, 27), 1e5, 1e8, own=5e5)
+    assert 5e5 < end < 1e8
+    assert "1 line goes on above" in told
+    for ends in ((20, 21, 1e8), (*range(20, 27), 200, 250), (20, 21, 22, 23, *[1e5] * 5)):
+        end, told = drawn(*ends)
+        assert end > max(ends)
+        assert "above" not in told
+
+
+def test_the_name_of_the_whole_model_stands_where_no_curve_ends():
+    def side(*ends: float) -> str:
+        marks = removal_curves(ending_at(*ends), baseline=14.0).figure.layout.annotations
+        return next(a.yanchor for a in marks if a.text == "nothing removed")
+
+    assert side(15.0, 16.0) == "top"
+    assert side(13.0, 16.0) == "bottom"
 
 
 def test_the_set_of_now_is_hollow_until_it_is_measured():
@@ -334,12 +374,12 @@ def test_progress_draws_every_decision_and_breaks_where_nothing_was_measured():
     ]  # fmt: skip
     assert one.rows[0] == (1, "3.attn", 15.0, 3.5, 14, 0.99, 1.25)
     assert one.figure.layout.shapes[0].y0 == 14.0
-    assert one.title == "greedy on ppl"
+    assert one.title == "What each decision cost: greedy on ppl"
 
 
 def test_a_search_that_runs_is_drawn_from_its_first_moment():
     begun = search_progress(searched(is_partial=True))
-    assert begun.title == "greedy on ppl so far"
+    assert begun.title == "What each decision cost so far: greedy on ppl"
     assert tuple(begun.figure.data[0].y) == (14.0,)
     assert begun.rows == ()
     assert search_grid(searched(is_partial=True)).rows == ()
@@ -359,7 +399,10 @@ def test_the_grid_shows_the_decision_since_which_a_block_is_gone_for_good():
     one = search_grid(SWAPPED, n_layers=4)
     assert drawn_steps(one) == {"1.mlp": 2, "0.mlp": 3, "2.attn": 4, "3.attn": 5}
     assert one.rows == (("1.mlp", 2), ("0.mlp", 3), ("2.attn", 4), ("3.attn", 5))
-    assert one.figure.data[1].texttemplate == "%{z}"
+    (shown,) = [t for t in one.figure.data if t.texttemplate == "%{text}"]
+    inks = {re.sub("<[^>]*>", "", t): t for row in shown.text for t in row if t}
+    assert sorted(inks) == ["2", "3", "4", "5"]
+    assert ["#ffffff" in inks[step] for step in "2345"] == [True, False, False, False]
 
 
 def test_a_layer_is_its_two_blocks_in_the_grid():

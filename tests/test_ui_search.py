@@ -13,9 +13,11 @@ from fake_search import STRATEGIES, make_run
 
 from blockviz.errors import BadInput, BlockvizError
 from blockviz.job_view import JobView
+from blockviz.search import Goal, OneShot, Policy, Space, Window
 from blockviz.search.presets import PRESETS as RECIPES
 from blockviz.session import LiveResult, ScoreRequest, Visitor
 from blockviz.session.pair_findings import pair_findings
+from blockviz.session.search_space import check_search
 from blockviz.session.search_views import Estimate, PairsRequest, SearchRequest
 from blockviz.types import BlockId, Done, Progress, parts_of
 from blockviz.ui import curves_cards, search_cards
@@ -59,6 +61,11 @@ def search(engine) -> SearchHandlers:
 def form(**changes) -> list:
     assert tuple(GOOD) == FORM
     return list({**GOOD, **changes}.values())
+
+
+def written(update: dict) -> dict:
+    """Component name -> value, of a choice that comes with its list as well."""
+    return {k: v["value"] if isinstance(v, dict) else v for k, v in update.items()}
 
 
 def is_three_sentences(text: str) -> bool:
@@ -125,7 +132,7 @@ def test_a_share_of_parameters_that_is_none_is_refused(engine, amount):
 
 
 def test_a_recipe_fills_the_form_and_gives_the_request_its_name(engine, search):
-    update = search.fill(Call("s"), "shortgpt")
+    update = written(search.fill(Call("s"), "shortgpt"))
     raw = {"search_preset": "shortgpt", **update}
     request = request_of(engine, *form(**raw))
     assert request.preset == "shortgpt"
@@ -138,10 +145,10 @@ def test_a_recipe_fills_the_form_and_gives_the_request_its_name(engine, search):
 
 
 def test_one_recipe_leaves_nothing_of_another_behind(engine, search):
-    first = search.fill(Call("s"), "sleb")
+    first = written(search.fill(Call("s"), "sleb"))
     assert (first["protect_first"], first["protect_last"]) == (1, 1)
-    both = {**first, **search.fill(Call("s"), "blockpruner"), "search_preset": "blockpruner"}
-    request = request_of(engine, *form(**both))
+    second = written(search.fill(Call("s"), "blockpruner"))
+    request = request_of(engine, *form(**{**first, **second, "search_preset": "blockpruner"}))
     assert (request.preset, request.protect_first, request.unit) == ("blockpruner", 0, "block")
 
 
@@ -158,13 +165,49 @@ def test_every_recipe_survives_the_way_over_the_page(engine):
     ]
     engine.presets = lambda: RECIPES
     for recipe in RECIPES:
-        found = request_of(engine, *form(search_preset=recipe.name, **filled(engine, recipe.name)))
+        update = written(filled(engine, recipe.name))
+        found = request_of(engine, *form(search_preset=recipe.name, **update))
         assert found.preset == recipe.name
         assert found.protect_first == recipe.protect_first(engine.info.n_layers)
         for field in {"objective", "strategy", "unit", "scores"} & set(recipe.settings):
             assert getattr(found, field) == recipe.settings[field]
         if "tasks" in recipe.settings.get("text", {}):
             assert found.text.tasks == recipe.settings["text"]["tasks"]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "unit", "offered", "kept"),
+    [
+        ("greedy", "mlp", ["block", "layer", "attn", "mlp"], "mlp"),
+        ("window", "block", ["block", "layer"], "block"),
+        ("window", "mlp", ["block", "layer"], "layer"),
+    ],
+)
+def test_only_units_that_the_strategy_searches_are_offered(
+    engine, search, strategy, unit, offered, kept
+):
+    """`window` searches layers first of all, and blocks: what is chosen stays where it can."""
+    window = replace(STRATEGIES[0], name="window", units=("layer", "block"))
+    engine.strategies = lambda: (*STRATEGIES, window)
+    update = search.narrow(Call("s"), strategy, unit)["search_unit"]
+    assert [value for _, value in update["choices"]] == offered
+    assert update["value"] == kept
+    request_of(engine, *form(search_strategy=strategy, search_unit=update["value"]))
+
+
+def test_a_recipe_brings_the_units_of_its_strategy(engine, search):
+    few = [replace(card, units=("layer", "block")) for card in STRATEGIES]
+    engine.strategies = lambda: few
+    update = search.fill(Call("s"), "shortgpt")["search_unit"]
+    assert [value for _, value in update["choices"]] == ["block", "layer"]
+    assert update["value"] == "layer"
+
+
+@pytest.mark.parametrize(("strategy", "unit"), [("nope", "block"), ("greedy", "head"), (None, 3)])
+def test_a_forged_strategy_or_unit_narrows_nothing(search, strategy, unit):
+    with pytest.raises(BlockvizError) as caught:
+        search.narrow(Call("s"), strategy, unit)
+    assert is_three_sentences(str(caught.value))
 
 
 def test_settings_that_left_their_recipe_lose_its_name_on_the_page(search):
@@ -187,6 +230,40 @@ def test_another_kind_of_target_asks_for_its_own_number(search):
     assert "2\u00d7" not in aimed("speedup")["search_amount"]["label"]
     with pytest.raises(BadInput, match="no such choice"):
         search.aim(Call("s"), "everything")
+
+
+# What the session refuses
+
+
+REFUSED = [
+    {"blocks": None}, {"unit": "mlp", "strategy": "window"}, {"level": 2.0}, {"pool": "half"},
+    {"blocks": None, "max_ppl_rise": 3.0, "objective": "kl"}, {"objective": "bi"},
+    {"objective": "kl", "engine": "slow"}, {"protect_first": 99}, {"blocks": 99},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("how", REFUSED, ids=str)
+def test_no_refusal_of_a_search_speaks_in_flags(engine, how):
+    """The page has none."""
+    with pytest.raises(BlockvizError) as caught:
+        check_search(replace(SearchRequest(blocks=2), **how), engine.info)
+    assert is_three_sentences(str(caught.value)) and "--" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "space"),
+    [(Window(), {"goal": Goal(1)}), (OneShot(), {"goal": Goal(1)}),
+     (Policy(), {"goal": Goal(max_value=1.0)})],
+    ids=lambda value: getattr(value, "name", ""),
+)  # fmt: skip
+def test_no_refusal_of_a_strategy_speaks_in_flags(engine, strategy, space):
+    with pytest.raises(BlockvizError) as caught:
+        next(strategy.search(Space(engine.info.units("layer"), n_blocks=60, **space)))
+    assert is_three_sentences(str(caught.value)) and "--" not in str(caught.value)
+
+
+def test_no_note_of_a_recipe_speaks_in_flags():
+    assert not [recipe.name for recipe in RECIPES if "--" in recipe.meaning + recipe.note]
 
 
 # The time ahead

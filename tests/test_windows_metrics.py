@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from metric_checks import CHECKS, FAMILIES, plain, scores_of, shared
+from metric_checks import CHECKS, FAMILIES, WINDOWS, cosine, plain, rows, scores_of, shared
 
 from blockviz.errors import BadInput
 from blockviz.metrics import parse_metric
 from blockviz.metrics.bi import BlockInfluence
 from blockviz.metrics.windows import AngularDistance, WindowCosine
 from blockviz.session.scoring import score_windows
+from blockviz.session.search_views import SearchRequest
+from blockviz.session.searching import search_windows
 from blockviz.session.views import ScoreRequest
 from blockviz.stats import LayerCosines
 from blockviz.stats.cosines import mean_cosines
@@ -206,3 +208,38 @@ def test_metrics_of_the_same_cosines_ask_for_them_once():
 def test_other_settings_are_refused(text: str, message: str):
     with pytest.raises(BadInput, match=message):
         parse_metric(text)
+
+
+# --- in a search ----------------------------------------------------------------------------------
+
+
+def _cosine_kept(x: np.ndarray, y: np.ndarray) -> float:
+    return float(cosine(x, y).mean())
+
+
+def _angle_turned(x: np.ndarray, y: np.ndarray) -> float:
+    return math.acos(float(cosine(x[-1], y[-1]))) / math.pi
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("text", "measure", "best"), [("cos_win", _cosine_kept, max), ("ang_win", _angle_turned, min)]
+)
+def test_the_run_that_goes_is_the_one_that_changes_the_stream_least(text, measure, best, n: int):
+    """The highest cosine, the lowest distance: worked out from the streams of a plain forward."""
+    model = plain("llama")
+    found = {
+        first: np.mean([
+            measure(
+                model.around(ids, f"{first}.layer")[0],
+                model.around(ids, f"{first + n - 1}.layer")[1],
+            )
+            for ids in rows()
+        ])
+        for first in range(tiny.LAYERS - n + 1)
+    }  # fmt: skip
+    assert len(set(found.values())) == len(found) > 1
+    chosen = best(found, key=found.get)
+    request = SearchRequest(strategy="window", unit="layer", blocks=n, scores=text)
+    done = run(search_windows(shared("llama"), WINDOWS, request))
+    assert done.best.removed == tuple(BlockId(chosen + i, "layer") for i in range(n))

@@ -24,6 +24,8 @@ A_STRIP = 16  # layers, so that the number of a step has room on a narrow screen
 EVERY = 12  # layers of a strip of which each gets its number
 STRIP, BETWEEN = 58, 30  # pixels
 EMPTY = "rgba(125, 134, 143, 0.14)"
+# White reads on Cividis below this share of it, black above: at least 4.5 to 1 either way.
+DARK_BELOW = 0.45
 
 
 def search_progress(run: SearchRun, *, cite: tuple[Citation, ...] = ()) -> FigureCard:
@@ -57,9 +59,10 @@ def search_progress(run: SearchRun, *, cite: tuple[Citation, ...] = ()) -> Figur
     log = {"type": "log", "nticks": 6} if is_wide_ranging(drawable) else {}
     figure.update_yaxes({**log, "tickformat": "~g"}, title_text=label(run.unit_label))
     so_far = " so far" if run.is_partial else ""
+    asked = f"{visible(run.strategy)} on {visible(run.objective)}"
     return FigureCard(
         key="search-progress",
-        title=f"{visible(run.strategy)} on {visible(run.objective)}{so_far}",
+        title=f"What each decision cost{so_far}: {asked}",
         reading="Flat = what went was hardly missed: each mark is the best that was found by "
         "then, and the dashed line is the whole model.",
         citation=cite or (BLOCKPRUNER,),
@@ -175,10 +178,19 @@ def _strip(layers: range, went: Mapping[BlockId, int], n_steps: int) -> list[go.
         ),
         go.Heatmap(
             z=steps, zmin=1, zmax=max(n_steps, 2), colorscale=colorscale(),
-            texttemplate="%{z}", textfont_size=10,
+            text=[[_inked(step, n_steps) for step in row] for row in steps],
+            texttemplate="%{text}", textfont_size=10,
             hovertemplate="%{customdata} went at decision %{z}<extra></extra>", **shared,
         ),
     ]  # fmt: skip
+
+
+def _inked(step: int | None, n_steps: int) -> str:
+    """The number of a cell in the ink that reads on its colour."""
+    if step is None:
+        return ""
+    is_dark = (step - 1) / (max(n_steps, 2) - 1) < DARK_BELOW
+    return f'<span style="color:{"#ffffff" if is_dark else "#000000"}">{step}</span>'
 
 
 def _ticks(layers: range, width: int) -> list[int]:

@@ -93,7 +93,7 @@ def _costs(space: Space) -> tuple[np.ndarray, float]:
         "The chances of blocks to stay were to be learned.",
         "The target names neither a number of blocks nor a share of parameters, so that there is "
         "no budget to keep.",
-        "Set --blocks or --ratio, or use the strategy greedy.",
+        "Set a number of blocks or a share of the parameters, or use the strategy greedy.",
     )
 
 

@@ -189,8 +189,8 @@ PRESETS: tuple[Preset, ...] = (
             protect_first=1,
             text=_text("wikitext2", 8, 128, mode="stream"),
         ),
-        note="Its form for free text, on 1024 tokens of WikiText-2; for a task set --tasks and "
-        "--scores tabp_ddf:form=choices.",
+        note="Its form for free text, on 1024 tokens of WikiText-2; for a task name its questions "
+        "and order by tabp_ddf:form=choices.",
     ),
     Preset(
         name="prune_comp",

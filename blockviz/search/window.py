@@ -120,5 +120,5 @@ def _check_distances(space: Space, runs: Runs) -> None:
         raise BadInput(
             "Runs of layers were to be compared by the distance across them.",
             f"Of {n_runs} runs {len(missing)} have none, the first is {n} from layer {first}.",
-            "Name a metric of runs of layers, such as --scores cos_win or --scores ang_win.",
+            "Order by a metric of runs of layers: cos_win or ang_win.",
         )

@@ -109,19 +109,19 @@ def objective_metric(request: SearchRequest) -> Metric:
             raise BadInput(
                 "A search by accuracy was asked for.",
                 "No questions were named.",
-                "Name some with --tasks, such as arc_easy or a .jsonl file.",
+                "Name some, such as arc_easy; the command line (--tasks) takes a .jsonl file too.",
             )
         if request.engine == "reference":
             raise BadInput(
                 "A search by accuracy with the reference engine was asked for.",
                 "That engine only measures what is read off a text.",
-                "Use --engine fast.",
+                "Use the engine fast.",
             )
         return metric
     raise BadInput(
         f"A search by {metric.name} was asked for.",
         "It cannot be measured for any removed set: it scores single blocks of the whole model.",
-        "Use ppl, lds, kl, js, norm, ang or acc; or --strategy oneshot with --scores "
+        "Use ppl, lds, kl, js, norm, ang or acc; or the strategy oneshot, ordered by the metric "
         f"{metric.name}.",
     )
 

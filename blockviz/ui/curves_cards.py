@@ -20,7 +20,7 @@ from blockviz.types import (
     parts_of,
 )
 from blockviz.ui.insight_cards import still_true
-from blockviz.ui.search_cards import is_of
+from blockviz.ui.search_cards import is_of, objective_title
 from blockviz.ui.words import short
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def groups(engine: Engine, visitor: Visitor) -> dict[str, Group]:
         run = engine.search_run(key)
         if run is not None and run.steps and is_of(run, engine.info):
             found.setdefault(_text_key(run), []).append((key, run))
-    made = [_of_searches(text, runs) for text, runs in found.items()]
+    made = [_of_searches(engine, text, runs) for text, runs in found.items()]
     made += _of_metrics(engine, visitor)
     return {group.key: group for group in made if group.lines}
 
@@ -98,7 +98,7 @@ def _text_key(run: SearchRun) -> str:
     return "-".join(map(str, (*text, of.model, of.revision, of.dtype, run.objective)))
 
 
-def _of_searches(key: str, runs: Sequence[tuple[str, SearchRun]]) -> Group:
+def _of_searches(engine: Engine, key: str, runs: Sequence[tuple[str, SearchRun]]) -> Group:
     first, lines, known = runs[0][1], {}, {}
     for run_key, run in runs:
         name, n_same = _short_name(run, run_key), 2
@@ -110,7 +110,8 @@ def _of_searches(key: str, runs: Sequence[tuple[str, SearchRun]]) -> Group:
     data = first.provenance.data
     text = visible(f"{data.describe()}, seed {data.seed}", 120) if data else "unknown text"
     return Group(
-        key=key, title=f"Searches by {first.objective}, on their text: {text}",
+        key=key,
+        title=f"Searches: {objective_title(engine, first.objective)}, on their text: {text}",
         unit_label=first.unit_label, baseline=first.baseline, provenance=first.provenance,
         lines=lines, known=known,
     )  # fmt: skip

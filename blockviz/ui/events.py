@@ -139,10 +139,15 @@ def _search_settings(screen: Screen, search: SearchHandlers) -> None:
         screen["search_target"].input, search.aim, inputs=("search_target",),
         outputs=("search_amount",),
     )  # fmt: skip
+    narrowed = screen.listen(
+        screen["search_strategy"].input, search.narrow, inputs=("search_strategy", "search_unit"),
+        outputs=("search_unit",),
+    )  # fmt: skip
+    followed = ("search_preset", "search_target", "search_strategy")
     written = [n for n in FORM if isinstance(screen[n], (gr.Number, gr.Textbox))]
-    chosen = [n for n in FORM if n not in (*written, "search_preset", "search_target")]
+    chosen = [n for n in FORM if n not in (*written, *followed)]
     settled = [
-        filled.then, aimed.then,
+        filled.then, aimed.then, narrowed.then,
         *(screen[name].blur for name in written), *(screen[name].submit for name in written),
         *(screen[name].input for name in chosen),
     ]  # fmt: skip

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from blockviz.plots import search_grid, search_progress
-from blockviz.session import JobView, Visitor
+from blockviz.session import JobView, MetricCard, Visitor
 from blockviz.session.search_views import Estimate, PresetCard, StrategyCard
 from blockviz.types import (
     BlockId,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from blockviz.ui.screen import Update
 
 CARDS = ("search_progress", "search_grid")
-HEADERS = ("Change", "Parameters", "How sure", "Run of asked", "All that is removed")
+HEADERS = ("Change", "Parameters", "How sure", "Full reads", "All that is removed")
 NO_CANDIDATES: dict[str, Any] = {"key": "", "title": "", "lead": "", "headers": [], "rows": []}
 NO_ABOUT = {"text": "", "note": "", "source": "", "address": ""}
 EMPTY = "No search of this model yet. Say how far to cut, then press Start search."
@@ -102,8 +102,9 @@ def candidates(info: ModelInfo, visitor: Visitor, key: str, run: SearchRun) -> d
         "key": key,
         "title": "Candidates",
         "lead": f"One row a decision, the last one first. Nothing removed: {run.unit_label} "
-        f"{short(run.baseline)}. How sure: 100\u202f% is as sure as an exhaustive search.",
-        "headers": ["Gone", run.unit_label or "objective", *HEADERS],
+        f"{short(run.baseline)}. How sure and full reads: of an exhaustive search, which reads "
+        "every set on the whole text.",
+        "headers": ["Gone", _headed(run.unit_label), *HEADERS],
         "rows": rows,
     }
 
@@ -134,12 +135,10 @@ def choices(engine: Engine, visitor: Visitor) -> list[tuple[str, str]]:
 
 
 def titled(engine: Engine, run: SearchRun, key: str) -> str:
-    """`Greedy, perplexity, 12 removed, seed 42`; of the bundled example it says so."""
-    titles = {card.name: card.title for card in engine.strategies()}
-    name, _, settings = run.strategy.partition(":")
+    """`Greedy, Perplexity when cut, 12 removed, seed 42`; of the bundled example it says so."""
     facts = [
-        f"{titles.get(name, name)}{f' ({settings})' if settings else ''}",
-        run.objective,
+        _called(run.strategy, engine.strategies()),
+        objective_title(engine, run.objective),
         f"{len(run.best.removed) if run.best else 0} removed",
     ]
     if run.provenance.data:
@@ -147,6 +146,18 @@ def titled(engine: Engine, run: SearchRun, key: str) -> str:
     facts += ["partial"] if run.is_partial else []
     facts += ["example"] if key == "example" else []
     return ", ".join(facts)
+
+
+def objective_title(engine: Engine, objective: str) -> str:
+    """`Perplexity when cut`; of one that is not known here, its name."""
+    return _called(objective, engine.objectives())
+
+
+def _called(label: str, cards: Sequence[MetricCard | StrategyCard]) -> str:
+    """The title of `beam:width=3` with its settings: `Beam (width=3)`."""
+    name, _, settings = label.partition(":")
+    titles = {card.name: card.title for card in cards}
+    return f"{titles.get(name, name)}{f' ({settings})' if settings else ''}"
 
 
 def about(strategy: StrategyCard | None, preset: PresetCard | None) -> dict[str, str]:
@@ -191,6 +202,11 @@ def roughly(seconds: float) -> str:
         return f"{max(1, round(seconds / 60))}\u202fmin"
     hours = seconds / 3600
     return f"{hours:.1f}\u202fh" if hours < 9.5 else f"{round(hours)}\u202fh"
+
+
+def _headed(unit_label: str) -> str:
+    """A unit as the head of a column: `Perplexity`."""
+    return unit_label[:1].upper() + unit_label[1:] or "Objective"
 
 
 def _number(run: SearchRun, step: SearchStep) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,12 @@ METHOD_NAMES = {
 }  # fmt: skip
 METHODS = tuple(METHOD_NAMES)
 OTHERS = ("protect_first", "protect_last", "is_exhaustive")
+UNIT_TITLES = {
+    "block": "attention and MLP blocks",
+    "layer": "whole layers",
+    "attn": "attention only",
+    "mlp": "MLP only",
+}
 MAX_SETTINGS_CHARS = 80
 MAX_LAYERS = 4096
 
@@ -62,6 +68,18 @@ TARGETS = {
 def texts_to_search(limits: Limits) -> tuple[tuple[str, str], ...]:
     """(label, value) of the calibration texts that a search may read."""
     return tuple(t for t in texts_for(limits) if t[1] != UPLOAD)
+
+
+def unit_choices(units: Collection[str]) -> list[tuple[str, str]]:
+    """(label, value) of these units, in the order in which they are always offered."""
+    return [(UNIT_TITLES[unit], unit) for unit in UNITS if unit in units]
+
+
+def narrowed(engine: Engine, strategy: str, unit: str) -> Update:
+    """The units that a strategy can search; the present one stays if it is among them."""
+    units = next((card.units for card in engine.strategies() if card.name == strategy), UNITS)
+    chosen = unit if unit in units else units[0]
+    return {"search_unit": gr.update(choices=unit_choices(units), value=chosen)}
 
 
 def request_of(engine: Engine, *form: Any) -> SearchRequest:
@@ -97,8 +115,8 @@ def filled(engine: Engine, name: str) -> Update:
         update |= {f"search_{kind}": method, f"{kind}_settings": settings}
     update |= {part: getattr(recipe, part) for part in OTHERS}
     tasks = recipe.text.tasks if recipe.text.tasks in engine.tasks() else ""
-    rest = {"search_unit": recipe.unit, "search_pool": recipe.pool, "search_tasks": tasks}
-    return {**update, **rest}
+    rest = {"search_pool": recipe.pool, "search_tasks": tasks}
+    return {**update, **rest, **narrowed(engine, update["search_strategy"], recipe.unit)}
 
 
 def aimed(kind: str) -> Update:

@@ -10,12 +10,12 @@ import gradio as gr
 
 from blockviz.errors import BadInput, BlockvizError
 from blockviz.session import Visitor
-from blockviz.types import BlockId, Done
+from blockviz.types import UNITS, BlockId, Done
 from blockviz.ui import inputs, search_cards
 from blockviz.ui.drawing import Drawing
 from blockviz.ui.job_handlers import JobHandlers
 from blockviz.ui.screen import Call, Update
-from blockviz.ui.search_form import TARGETS, aimed, filled, request_of
+from blockviz.ui.search_form import TARGETS, aimed, filled, narrowed, request_of
 from blockviz.ui.turns import Turns
 
 if TYPE_CHECKING:
@@ -40,6 +40,12 @@ class SearchHandlers:
     def aim(self, call: Call, target: Any) -> Update:
         """Another kind of target was chosen: the number's box asks for that."""
         return aimed(inputs.choice(target, "The target", TARGETS))
+
+    def narrow(self, call: Call, strategy: Any, unit: Any) -> Update:
+        """Another strategy was chosen: the units that it can search."""
+        names = [card.name for card in self.engine.strategies()]
+        strategy = inputs.choice(strategy, "The strategy", names)
+        return narrowed(self.engine, strategy, inputs.choice(unit, "The unit", UNITS))
 
     def describe(self, call: Call, *form: Any) -> Update:
         """What is chosen, in words. Settings that left their recipe are not called by its name."""

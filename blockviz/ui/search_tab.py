@@ -13,17 +13,17 @@ from blockviz.ui.figure_card import build_card
 from blockviz.ui.job_handlers import MAX_SAMPLES, MAX_SEED, MAX_SEQ_LEN
 from blockviz.ui.parts import heading, part
 from blockviz.ui.screen import Screen
-from blockviz.ui.search_form import MAX_LAYERS, MAX_SETTINGS_CHARS, TARGETS, texts_to_search
+from blockviz.ui.search_form import (
+    MAX_LAYERS,
+    MAX_SETTINGS_CHARS,
+    TARGETS,
+    texts_to_search,
+    unit_choices,
+)
 
 if TYPE_CHECKING:
     from blockviz.session import Engine
 
-UNIT_TITLES = {
-    "block": "attention and MLP blocks",
-    "layer": "whole layers",
-    "attn": "attention only",
-    "mlp": "MLP only",
-}
 FIRST_TARGET = "blocks"
 
 
@@ -56,8 +56,8 @@ def _settings(screen: Screen, engine: Engine) -> None:
             _usual(objectives, "ppl"),
             "Objective, kept low",
         )
-        units = [(UNIT_TITLES[unit], unit) for unit in UNITS]
-        _dropdown(screen, "search_unit", units, "block", "What may be removed")
+        units = unit_choices(first.units if first else UNITS)
+        _dropdown(screen, "search_unit", units, _usual(units, "block"), "What may be removed")
         with gr.Row():
             _number(screen, "protect_first", "Protect the first layers", 0, 0, MAX_LAYERS)
             _number(screen, "protect_last", "and the last", 0, 0, MAX_LAYERS)
@@ -119,7 +119,7 @@ def _found(screen: Screen) -> None:
     build_card(screen, "search_progress", is_wide=False)
     with gr.Column(elem_classes=["bv-panel", "bv-card"], elem_id="candidates-card"):
         screen.add("candidates", part("candidates", search_cards.NO_CANDIDATES))
-    build_card(screen, "search_grid")
+    build_card(screen, "search_grid", is_wide=False)
 
 
 def _titled(card: StrategyCard) -> str:
