@@ -239,3 +239,45 @@ def test_chances_at_the_edges():
     worse, better = (chance_of_winning(np.array([[a, b, c]]), 9)[0]
                      for a, b, c in ((1.0, 2.0, 3.0), (-1.0, -2.0, -3.0)))  # fmt: skip
     assert worse + better == pytest.approx(1.0)
+
+
+def late(n_windows: int = 32, seed: int = 0) -> int:
+    """The window that a race comes to last."""
+    looks = ran(np.zeros((2, n_windows)), seed=seed).looks
+    return looks[-1].windows[-1]
+
+
+@pytest.mark.parametrize("keep", [1, 3])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_leader_without_a_number_on_the_last_window_brings_the_others_back(keep: int, bad: float):
+    """Sets were given up for it in several rounds: they are finished, and the best of them win."""
+    rounds = set()
+    for seed in range(10):
+        table = correlated(seed)
+        table[:keep] -= 0.5
+        undisturbed = ran(table, keep=keep).found
+        assert undisturbed.n_seen.count(32) == keep
+        rounds |= set(undisturbed.n_seen)
+        table[0, late()] = bad
+        done = ran(table, keep=keep)
+        known = np.where(np.isnan(table), math.inf, table)
+        assert done.found.best == exhaustive(known, keep)
+        assert 0 not in done.found.best
+        assert done.found.means == pytest.approx(known.mean(axis=1))
+        assert (set(done.found.n_seen), done.found.doubt) == ({32}, 0.0)
+        # Nothing was looked at twice, and nothing was left out.
+        places = [(s, w) for look in done.looks for s in look.sets for w in look.windows]
+        assert len(set(places)) == len(places) == table.size
+    assert len(rounds) > 2
+
+
+def test_a_rival_that_was_never_given_up_takes_the_place_of_a_leader_without_a_number():
+    """It has beaten the others as the leader has: they stay given up."""
+    dice = np.random.default_rng(4)
+    best = dice.normal(size=32)
+    table = np.vstack([best, best, best + 3 + 0.1 * dice.normal(size=(20, 32))])
+    table[0, late()] = math.nan
+    done = ran(table)
+    assert done.found.best == (1,)
+    assert done.found.n_seen[:2] == (32, 32) and set(done.found.n_seen[2:]) == {ROUNDS[0]}
+    assert (done.found.means[0], done.found.means[1]) == (math.inf, pytest.approx(best.mean()))

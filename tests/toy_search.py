@@ -68,7 +68,8 @@ def exact(ask: Ask, objective: Objective) -> Answer:
     found = [math.inf if math.isnan(v) else v for v in found]
     ranked = sorted(range(len(found)), key=found.__getitem__)[: ask.keep]
     best = tuple(ask.sets[i] for i in ranked)
-    return Answer(best, {ask.sets[i]: found[i] for i in ranked}, {}, len(found), len(found))
+    gaps = {s: v - found[ranked[0]] for s, v in zip(ask.sets, found, strict=True)}
+    return Answer(best, {ask.sets[i]: found[i] for i in ranked}, gaps, len(found), ask.of)
 
 
 def by_race(ask: Ask, values: WindowValues, *, level: float) -> Answer:
@@ -88,9 +89,9 @@ def by_race(ask: Ask, values: WindowValues, *, level: float) -> Answer:
     return Answer(
         best=tuple(ask.sets[i] for i in found.best),
         values={s: means[s] for s in whole},
-        estimates={s: m for s, m in means.items() if s not in whole},
+        gaps=dict(zip(ask.sets, found.gaps, strict=True)),
         evaluated=evaluated,
-        of=len(ask.sets),
+        of=ask.of,
         doubt=found.doubt,
     )
 

@@ -11,6 +11,7 @@ from collections.abc import Generator, Iterator, Sequence
 
 import torch
 
+from blockviz.engine.trunk import Trunk
 from blockviz.models.model import BlockModel
 from blockviz.models.stage import Stage
 from blockviz.types import BlockId, CalibrationBatch, RemovedSet
@@ -22,13 +23,22 @@ Running = Generator[None, None, list[torch.Tensor]]
 class Branches:
     """Runs removed sets over one batch of windows, `chunk_tokens` positions at a time.
 
-    Sets hold attention and MLP blocks (`BlockId.parts`), never layers.
+    Sets hold attention and MLP blocks (`BlockId.parts`), never layers. `trunk`: streams held of one
+    of them are not run again; `windows`: what the windows of the batch are called there.
     """
 
     def __init__(
-        self, model: BlockModel, batch: CalibrationBatch, *, chunk_tokens: int = 1024
+        self,
+        model: BlockModel,
+        batch: CalibrationBatch,
+        *,
+        chunk_tokens: int = 1024,
+        trunk: Trunk | None = None,
+        windows: Sequence[int] = (),
     ) -> None:
         self._model, self._batch = model, batch
+        self._trunk = Trunk(0) if trunk is None else trunk
+        self._windows = windows or range(batch.input_ids.shape[0])
         self._n_layers = model.info.n_layers
         self._at_once = max(1, chunk_tokens // batch.input_ids.numel())
         self._stages: dict[int, Stage] = {}
@@ -53,8 +63,9 @@ class Branches:
         """For each set (batch, seq, hidden) behind the last layer; steps after every chunk."""
         streams = [self._stage(1).stream]
         members = [list(range(len(sets)))]
+        trunk: int | None = 0
         for layer in range(self._n_layers):
-            streams, members = yield from self._layer(layer, sets, streams, members)
+            streams, members, trunk = yield from self._layer(layer, sets, streams, members, trunk)
         found = {i: s for s, those in zip(streams, members, strict=True) for i in those}
         return [found[i] for i in range(len(sets))]
 
@@ -64,8 +75,9 @@ class Branches:
         sets: Sequence[RemovedSet],
         streams: list[torch.Tensor | None],
         members: list[list[int]],
-    ) -> Generator[None, None, tuple[list[torch.Tensor], list[list[int]]]]:
-        """The streams behind a layer, and for each the sets that share it."""
+        trunk: int | None,
+    ) -> Generator[None, None, tuple[list[torch.Tensor], list[list[int]], int | None]]:
+        """The streams behind a layer, for each the sets that share it, and which is the trunk's."""
         ways: dict[RemovedSet, list[tuple[int, list[int]]]] = {}
         both = frozenset(BlockId(layer, "layer").parts)
         for at, those in enumerate(members):
@@ -76,10 +88,18 @@ class Branches:
                 ways.setdefault(gone, []).append((at, group))
         out: list[torch.Tensor] = []
         shared: list[list[int]] = []
+        known, on = self._trunk.get(self._windows, layer + 1), None
         # The whole layer comes last and lets go of its inputs: all others are few.
         for gone in sorted(ways, key=len, reverse=True):
             jobs = ways[gone]
+            if gone == both & self._trunk.removed:
+                # The trunk's own stream comes first among its like.
+                jobs.sort(key=lambda job: job[0] != trunk)
+                on = len(out) if jobs[0][0] == trunk else None
             shared += [group for _, group in jobs]
+            if on == len(out) and known is not None:
+                out.append(known)
+                jobs = jobs[1:]
             if gone == both:
                 out += [streams[at] for at, _ in jobs]
                 continue
@@ -92,7 +112,9 @@ class Branches:
                 after = stage.run(inputs, layer, gone, stop=layer + 1)
                 out += after.split(self._batch.input_ids.shape[0])
                 yield
-        return out, shared
+        if on is not None and known is None:
+            self._trunk.put(self._windows, layer + 1, out[on])
+        return out, shared, on
 
     def _stage(self, n: int) -> Stage:
         """What layers are called with for `n` copies of the windows side by side."""

@@ -14,6 +14,7 @@ from blockviz.engine.branches import Branches
 from blockviz.engine.reader import BatchReader, Dense, readout_of
 from blockviz.engine.roads import ReferenceRoad
 from blockviz.engine.sweep import OutputMetric
+from blockviz.engine.trunk import Trunk
 from blockviz.evaluate.perplexity import next_tokens
 from blockviz.models.model import BlockModel
 from blockviz.models.stage import Head
@@ -24,6 +25,10 @@ log = logging.getLogger(__name__)
 EMPTY: RemovedSet = frozenset()
 # What a layer holds of each position while it is run, in widths of the stream.
 LAYER_WIDTHS = 16
+# One part in so many of the memory is for the streams of what a search has settled on.
+TRUNK_PART = 8
+# Logits that are made at once; what reads them holds several of their size.
+HEAD_BYTES, HEAD_PART = 48 << 20, 20
 
 
 class WindowMetric(OutputMetric, Protocol):
@@ -60,9 +65,13 @@ class SetMeter:
         seed: int = 0,
     ) -> None:
         self._model, self._windows, self._metric = model, windows, metric
-        self._head = Head(model)
+        self._head = Head(model, chunk_bytes=min(HEAD_BYTES, memory_bytes // HEAD_PART))
+        self._n_layers = model.info.n_layers
         self._chunk_tokens, self._memory_bytes = chunk_tokens, memory_bytes
         self._sampled = _sample(windows, n_positions, seed)
+        self._trunk = Trunk(memory_bytes // TRUNK_PART)
+        # Of the whole model, only what the head reads.
+        self._whole = Trunk(memory_bytes // TRUNK_PART if metric.reads_dense else 0)
 
     def __len__(self) -> int:
         return len(self._windows)
@@ -73,6 +82,7 @@ class SetMeter:
         Where memory runs out, less is run at once, from there on.
         """
         found = torch.empty(len(sets), len(windows), dtype=torch.float64)
+        self._trunk.follow(frozenset.intersection(*sets))
         start = 0
         while start < len(windows):
             size = max(1, self._chunk_tokens // self._windows.input_ids.shape[1])
@@ -85,6 +95,8 @@ class SetMeter:
                 log.warning("Out of memory; going on with half as much at once.")
                 self._chunk_tokens //= 2
                 self._memory_bytes //= 2
+                self._trunk.forget()
+                self._whole.forget()
                 if torch.cuda.is_available():
                     torch.cuda.empty_cache()
                 continue
@@ -98,27 +110,36 @@ class SetMeter:
     ) -> Generator[None, None, dict[RemovedSet, torch.Tensor]]:
         batch = _rows(self._windows, windows)
         read = None if self._sampled is None else self._sampled[windows]
-        branches = Branches(self._model, batch, chunk_tokens=self._chunk_tokens)
+        branches = Branches(
+            self._model,
+            batch,
+            chunk_tokens=self._chunk_tokens,
+            trunk=self._trunk,
+            windows=windows,
+        )
         reader = _Reader(self._head, batch, self._metric, read)
         found: dict[RemovedSet, torch.Tensor] = {}
-        dense: torch.Tensor | None = None
+        dense = self._whole.get(windows, self._n_layers)
         for group in branches.groups(sets, self._for_streams()):
-            asked = [EMPTY, *group] if self._metric.reads_dense and dense is None else list(group)
-            streams = yield from branches.run(asked)
+            wants_dense = self._metric.reads_dense and dense is None
+            streams = yield from branches.run([EMPTY, *group] if wants_dense else list(group))
+            if wants_dense:
+                dense, *streams = streams
+                self._whole.put(windows, self._n_layers, dense)
             hidden = [self._head.hidden(stream) for stream in streams]
             del streams
-            if self._metric.reads_dense and dense is None:
-                dense, *hidden = hidden
-            means = yield from reader.read(hidden, dense)
+            whole = None if dense is None else self._head.hidden(dense)
+            means = yield from reader.read(hidden, whole)
             found |= zip(group, means, strict=True)
         return found
 
     def _for_streams(self) -> int:
-        """What is left of the budget beside a layer's and the head's own needs."""
+        """What is left of the budget beside a layer's and the head's own needs and the trunk."""
         info, size = self._model.info, self._model.dtype.itemsize
         layer = self._chunk_tokens * LAYER_WIDTHS * info.hidden_size * size
         head = self._head.transient_bytes * (2 if self._metric.compares_logits else 1)
-        return max(0, self._memory_bytes - layer - head)
+        trunk = self._memory_bytes // TRUNK_PART * (2 if self._metric.reads_dense else 1)
+        return max(0, self._memory_bytes - layer - head - trunk)
 
 
 @dataclass(frozen=True)
@@ -185,6 +206,7 @@ class _Reader:
                     readout = readout_of(logits[piece.inner], *self._wanted(piece.outer), base)
                     found = self._metric.per_position(readout, piece.kept)
                     values[i, piece.outer] = found.cpu().double()
+                del logits
                 yield
         means = [self._by_window(row) / self._counts for row in values]
         return [self._metric.window_values(m, self._counts) for m in means]

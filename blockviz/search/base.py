@@ -60,7 +60,8 @@ class Space:
 
     scores: importance (higher = keep) of every unit, for strategies that want them; windows:
     (first layer, number of layers) -> distance of a run of layers, low = removable.
-    n_blocks: attention and MLP blocks of the whole model; one of them always stays.
+    n_blocks: attention and MLP blocks of the whole model; one of them always stays. baseline: the
+    objective of the whole model. is_exhaustive: nothing may be ruled out unmeasured.
     """
 
     units: tuple[BlockId, ...]
@@ -69,6 +70,8 @@ class Space:
     scores: Mapping[BlockId, float] = field(default_factory=dict)
     windows: Mapping[tuple[int, int], float] = field(default_factory=dict)
     seed: int = 42
+    baseline: float = math.nan
+    is_exhaustive: bool = False
 
     def next_units(self, removed: tuple[BlockId, ...]) -> tuple[BlockId, ...]:
         """The units that may go next: attention first, then MLP, each by depth (BlockPruner)."""

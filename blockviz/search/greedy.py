@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 
 from blockviz.search.base import STRATEGIES, Space, Strategy, check_space
-from blockviz.types import Ask, BlockId, Chosen, Searching, parts_of
+from blockviz.search.deciding import decided
+from blockviz.search.lazy import Prices
+from blockviz.types import Ask, Chosen, Searching, parts_of
 
 
 @STRATEGIES.register
@@ -13,9 +16,14 @@ from blockviz.types import Ask, BlockId, Chosen, Searching, parts_of
 class Greedy(Strategy):
     """R <- R + argmin over b of objective(R + b), until the goal; arXiv 2406.10594, Algorithm 1.
 
-    Equal candidates: attention before MLP, then the shallower one. Every round asks for all units
-    that are left.
+    Equal candidates: attention before MLP, then the shallower one. Units that cost more than
+    `slack` times the cheapest one when they were last measured, a few removals ago at most, are
+    left out (see lazy.Prices); in an exhaustive search, or with slack=0, none is.
     """
+
+    slack: float = field(
+        default=4.0, metadata={"label": "Leave out what cost so many times the cheapest", "min": 0}
+    )
 
     name = "greedy"
     title = "Greedy"
@@ -28,9 +36,9 @@ class Greedy(Strategy):
 
     def search(self, space: Space) -> Searching:
         check_space(space)
-        chosen = Chosen(())
+        chosen, prices = Chosen(()), Prices(0.0 if space.is_exhaustive else self.slack)
         while not space.goal.is_reached(chosen.removed):
-            found = yield from greedy_step(space, chosen.removed)
+            found = yield from greedy_step(space, chosen, prices)
             if found is None or not space.goal.accepts(found.value):
                 break
             chosen = found
@@ -38,12 +46,24 @@ class Greedy(Strategy):
         return chosen
 
 
-def greedy_step(space: Space, removed: tuple[BlockId, ...]) -> Searching:
+def greedy_step(space: Space, chosen: Chosen, prices: Prices) -> Searching:
     """The best set with one unit more, or None where nothing may go."""
+    removed = chosen.removed
+    before = space.baseline if chosen.value is None else chosen.value
     units = space.next_units(removed)
     if not units:
         return None
-    sets = {parts_of((*removed, u)): u for u in units}
-    answer = yield Ask(tuple(sets), note=f"removal {len(removed) + 1}")
-    unit = sets[answer.best[0]]
-    return Chosen((*removed, unit), answer.value, answer.evaluated, answer.of, answer.doubt)
+    prices.next_turn()
+    asked, seen, answers = prices.worth_a_look(units), set(), []
+    while asked:
+        sets = {parts_of((*removed, u)): u for u in asked}
+        n_settled = 0 if answers else len(units)
+        answer = yield Ask(tuple(sets), note=f"removal {len(removed) + 1}", n_settled=n_settled)
+        answers.append(answer)
+        unit, rise = sets[answer.best[0]], answer.value - before
+        prices.learn({u: rise + answer.gaps.get(s, math.nan) for s, u in sets.items()})
+        # Where the cheapest is dearer than it was, more of those left out might be cheaper.
+        seen |= set(asked)
+        late = set(units) - seen - set(prices.too_dear(units, rise))
+        asked = tuple(u for u in units if u in late or u == unit) if late else ()
+    return decided((*removed, unit), answer.value, answers)

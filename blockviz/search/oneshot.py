@@ -83,5 +83,5 @@ def _check_scores(space: Space) -> None:
             "The candidates were to be ordered by their scores.",
             f"Of {len(space.units)} candidates {len(unscored)} have none, the first is "
             f"{unscored[0]}.",
-            "Name a metric that scores this unit, such as --scores bi.",
+            "Order by a metric that scores this unit, such as bi.",
         )

@@ -40,11 +40,13 @@ class Look:
 class Raced:
     """`best`: numbers of the winners, the best first; means: of every set over what it was seen on.
 
-    n_seen: windows each set was seen on; doubt: the chance, at most, that a loser would have won.
+    gaps: how much higher than the best each set lies, over what it was seen on. n_seen: windows
+    each set was seen on; doubt: the chance, at most, that a loser would have won.
     """
 
     best: tuple[int, ...]
     means: tuple[float, ...]
+    gaps: tuple[float, ...]
     n_seen: tuple[int, ...]
     doubt: float
 
@@ -97,9 +99,22 @@ def race(
             found = yield Look(tuple(those.tolist()), tuple(windows.tolist()))
             values[np.ix_(those, windows)] = np.where(np.isnan(found), np.inf, found)
         n_seen[late], spent, alive = n_windows, 0.0, np.arange(n_sets)
-    means = np.array([row[order[:n]].mean() for row, n in zip(values, n_seen, strict=True)])
+    means = _means(values, order, n_seen)
     best = alive[np.argsort(means[alive], kind="stable")][:keep]
-    return Raced(tuple(best.tolist()), tuple(means.tolist()), tuple(n_seen.tolist()), spent)
+    with np.errstate(invalid="ignore"):
+        gaps = means - _means(np.tile(values[best[0]], (n_sets, 1)), order, n_seen)
+    return Raced(
+        tuple(best.tolist()),
+        tuple(means.tolist()),
+        tuple(gaps.tolist()),
+        tuple(n_seen.tolist()),
+        spent,
+    )
+
+
+def _means(values: np.ndarray, order: np.ndarray, n_seen: np.ndarray) -> np.ndarray:
+    """(set,) means of (set, window) values over the windows that each set was seen on."""
+    return np.array([row[order[:n]].mean() for row, n in zip(values, n_seen, strict=True)])
 
 
 def _losers(

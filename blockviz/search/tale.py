@@ -10,6 +10,7 @@ from blockviz.errors import BadInput
 from blockviz.search.base import STRATEGIES, Space, Strategy, check_space
 from blockviz.search.deciding import is_accepted
 from blockviz.search.greedy import greedy_step
+from blockviz.search.lazy import Prices
 from blockviz.types import Ask, BlockId, Chosen, Searching
 
 # Shares of right answers are equal where only the rounding of their means differs.
@@ -126,11 +127,11 @@ class Tale(Strategy):
         check_space(space)
         dense = yield Ask((frozenset(),), note="whole model")
         limit = dense.value + self.epsilon + ROUNDING
-        chosen = Chosen(())
+        chosen, prices = Chosen(()), Prices(slack=0.0)
         if not math.isfinite(limit):
             return chosen
         while not space.goal.is_reached(chosen.removed):
-            found = yield from greedy_step(space, chosen.removed)
+            found = yield from greedy_step(space, chosen, prices)
             if found is None or not (is_accepted(space.goal, found.value) and found.value <= limit):
                 break
             chosen = found

@@ -31,7 +31,7 @@ from blockviz.types import (
 )
 
 DEFAULT_SCORES = {"scores": "bi", "windows": "cos_win"}
-TARGETS = "--blocks, --ratio, --max-ppl-rise or --speedup"
+TARGETS = "a number of blocks, a share of the parameters, a rise of perplexity or a speed-up"
 
 
 def check_search(request: SearchRequest, info: ModelInfo | None = None) -> Strategy:
@@ -43,7 +43,7 @@ def check_search(request: SearchRequest, info: ModelInfo | None = None) -> Strat
         raise BadInput(
             f"{strategy.title} over the unit {request.unit} was asked for.",
             f"It searches {' or '.join(strategy.units)}.",
-            f"Use --unit {strategy.units[0]}, or another strategy.",
+            f"Choose the unit {strategy.units[0]}, or another strategy.",
         )
     metric = objective_metric(request)
     if request.text.tasks:
@@ -55,7 +55,7 @@ def check_search(request: SearchRequest, info: ModelInfo | None = None) -> Strat
         raise BadInput(
             f"A level of doubt of {request.level} was asked for.",
             "It must lie between 0 and 0.5.",
-            "Use 0.05, or --exhaustive for none at all.",
+            "Use 0.05, or search exhaustively for none at all.",
         )
     for text in filter(None, (request.scores, _pool(request)[0])):
         parse_metric(text)
@@ -85,7 +85,7 @@ def open_space(
         kept = set(order[: max(1, math.ceil(share * len(units)))])
         units = tuple(u for u in units if u in kept)
     goal = yield from passing(_goal(model, request, baseline, shares))
-    space = Space(units, goal, len(info.blocks), seed=request.text.seed)
+    space = Space(units, goal, len(info.blocks), seed=request.text.seed, baseline=baseline)
     wanted = strategy.needs()
     if wanted:
         name = request.scores or DEFAULT_SCORES[wanted]
@@ -100,7 +100,7 @@ def _with_scores(space: Space, wanted: str, scores: Scores) -> Space:
             raise BadInput(
                 f"Runs of layers were to be compared by {scores.metric}.",
                 "That metric scores single blocks or layers, not runs of them.",
-                "Use --scores cos_win or --scores ang_win.",
+                "Order by the metric cos_win or ang_win.",
             )
         # Raw numbers: where low scores are turned round to mean "keep", high ones mean alike.
         sign = 1 if scores.values == scores.raw else -1
@@ -122,7 +122,7 @@ def _score_of(scores: Scores, unit: BlockId) -> float:
         raise BadInput(
             f"Candidates were to be picked by {scores.metric}.",
             f"It has no score of {unit}.",
-            "Pick them by another metric, such as --pool bi:0.5.",
+            "Pick them by another metric, such as bi:0.5.",
         )
     return found
 
@@ -169,9 +169,7 @@ def _goal(model: BlockModel, request: SearchRequest, baseline: float, shares: Sh
 def _check_has_target(request: SearchRequest) -> None:
     targets = (request.blocks, request.ratio, request.max_ppl_rise, request.speedup)
     if all(t is None for t in targets):
-        raise BadInput(
-            "A search was asked for.", "It has no target.", f"Say how far to cut with {TARGETS}."
-        )
+        raise BadInput("A search was asked for.", "It has no target.", f"Set one: {TARGETS}.")
 
 
 def _check_target(request: SearchRequest, *, is_perplexity: bool) -> None:
@@ -189,7 +187,7 @@ def _check_target(request: SearchRequest, *, is_perplexity: bool) -> None:
         raise BadInput(
             f"A largest rise of perplexity was asked for in a search by {request.objective}.",
             "That search does not measure perplexity.",
-            "Use --objective ppl, or another target.",
+            "Search by perplexity (ppl), or set another target.",
         )
 
 
@@ -226,7 +224,7 @@ def _pool(request: SearchRequest) -> tuple[str, float]:
         raise BadInput(
             f"The candidate pool {request.pool!r} was asked for.",
             "A pool is METRIC:SHARE with a share above 0 and up to 1.",
-            "Write --pool bi:0.5 for the half with the lowest block influence.",
+            "Write bi:0.5 for the half with the lowest block influence.",
         )
     return metric, found
 

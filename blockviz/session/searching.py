@@ -72,6 +72,7 @@ def search_windows(
     measured = Measured(shared(objective, shares), Ledger() if ledger is None else ledger)
     (baseline,) = yield from measured.means([frozenset()])
     space = yield from passing(open_space(model, windows, request, strategy, baseline, shares))
+    space = replace(space, is_exhaustive=request.is_exhaustive or objective.is_exact)
     run = _Run(request, strategy, space, measured, baseline, provenance_of(model, windows.origin))
     yield from run.events()
 
@@ -152,14 +153,13 @@ class _Run:
 
     def _answer(self, ask: Ask, n_sets: int) -> Generator[Progress, None, Answer]:
         """What a race over the windows says of the sets."""
-        is_exact = self.request.is_exhaustive or self.measured.objective.is_exact
         racing = race(
             len(ask.sets),
             self.measured.n_windows,
             keep=ask.keep,
             level=self.request.level,
             seed=self.request.text.seed,
-            is_exhaustive=is_exact,
+            is_exhaustive=self.space.is_exhaustive,
         )
         look, evaluated, n_windows = next(racing), 0.0, self.measured.n_windows
         while True:
@@ -179,18 +179,18 @@ class _Run:
             except StopIteration as end:
                 found = end.value
                 break
-        self.n_settled += len(ask.sets)
+        self.n_settled += ask.of
         spent, asked, doubt = self.spent
-        self.spent = spent + evaluated, asked + len(ask.sets), doubt + found.doubt
+        self.spent = spent + evaluated, asked + ask.of, doubt + found.doubt
         whole = [i for i, n in enumerate(found.n_seen) if n == n_windows]
         exact = {ask.sets[i]: found.means[i] for i in whole}
         self.known |= exact
         return Answer(
             best=tuple(ask.sets[i] for i in found.best),
             values=exact,
-            estimates={s: m for s, m in zip(ask.sets, found.means, strict=True) if s not in exact},
+            gaps=dict(zip(ask.sets, found.gaps, strict=True)),
             evaluated=evaluated,
-            of=len(ask.sets),
+            of=ask.of,
             doubt=found.doubt,
         )
 

@@ -20,16 +20,23 @@ class Ask:
     """Which of these removed sets have the lowest objective?
 
     `keep`: how many of the best must be found and known exactly, over all windows; the others may
-    be given up as soon as they are surely worse. `keep=len(sets)` wants every one.
+    be given up as soon as they are surely worse. `keep=len(sets)` wants every one. n_settled: how
+    many sets are settled by the answer, where that is not the number asked: earlier answers may
+    have ruled some out.
     """
 
     sets: tuple[RemovedSet, ...]
     keep: int = 1
     note: str = ""
+    n_settled: int = -1
 
     def __post_init__(self) -> None:
         if not 1 <= self.keep <= len(self.sets):
             raise ValueError(f"keep must be from 1 to {len(self.sets)}, not {self.keep}")
+
+    @property
+    def of(self) -> int:
+        return len(self.sets) if self.n_settled < 0 else self.n_settled
 
 
 @dataclass(frozen=True)
@@ -37,14 +44,14 @@ class Answer:
     """`best`: the `keep` best sets, the best first; equal ones in the order they were asked.
 
     values: the objective (mean over all windows, lower is better) of every set known exactly; a
-    set that was NaN is inf. estimates: the same for sets that were given up on the way, from the
-    windows they were seen on. evaluated, of: sets run and sets asked, in whole evaluations over all
-    windows. doubt: the chance, at most, that a better set was given up.
+    set that was NaN is inf. gaps: how much higher than the best each set lies, on the windows that
+    it was seen on. evaluated, of: sets run and sets settled, in whole evaluations over all windows.
+    doubt: the chance, at most, that a better set was given up.
     """
 
     best: tuple[RemovedSet, ...]
     values: Mapping[RemovedSet, float]
-    estimates: Mapping[RemovedSet, float]
+    gaps: Mapping[RemovedSet, float]
     evaluated: float
     of: int
     doubt: float = 0.0
