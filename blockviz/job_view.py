@@ -52,7 +52,9 @@ class Pace:
         same = event.stage == self.stage and event.total == self.total and event.done >= self.done
         if not same:
             return Pace.start(event, now)
-        return Pace(self.stage, self.first_done, self.first_at, event.done, event.total, now)
+        # Between two steps the guess counts down: an event that is no step must not stretch it.
+        at = now if event.done > self.done else self.at
+        return Pace(self.stage, self.first_done, self.first_at, event.done, event.total, at)
 
     @classmethod
     def start(cls, event: Progress, now: float) -> Pace:

@@ -69,7 +69,7 @@ def test_a_stream_is_joined_tokenised_once_and_cut():
     # 1 a b | c \n \n | d e -> the tail "d e" is dropped
     assert tokens.input_ids.tolist() == [[1, 97, 98], [99, 10, 10]]
     assert tokens.attention_mask.all() and tokenizer.calls == 1
-    assert tokens.origin.n_tokens == 6 and tokens.origin.describe() == "toy, 2 x 3 tokens"
+    assert tokens.origin.n_tokens == 6 and tokens.origin.describe() == "toy, 2 × 3 tokens"
 
 
 def test_only_the_first_windows_are_taken():

@@ -179,7 +179,7 @@ def test_runs_are_compared_under_the_text_they_were_scored_on(model, table):
     assert data["schema"] == "blockviz/stability/1"
     assert {m["mean"] for m in data["runs"]["metrics"].values()} == {1.0}
     assert compare([table], ["a"])["runs"] is None
-    assert run_label(table) == "random, 4 x 16, seed 1"
+    assert run_label(table) == "random, 4 × 16, seed 1"
     assert json.loads(json.dumps(data, allow_nan=False)) == data
 
 

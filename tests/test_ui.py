@@ -72,7 +72,7 @@ def test_numbers_read_like_numbers():
 
 def test_the_scoreboard_says_before_and_after_with_its_error():
     sizes = Sizes.of(INFO, PruningPlan(removed=(BlockId(18, "attn"), BlockId(7, "mlp"))))
-    live = LiveResult(36.234, 32.94, 0.002, 1016, "boolq, 8 x 128 tokens", "bfloat16", "measured")
+    live = LiveResult(36.234, 32.94, 0.002, 1016, "boolq, 8 × 128 tokens", "bfloat16", "measured")
     view = views.score(sizes, live, state="", last=None)
     assert (view["kept"], view["cut"]) == ("58 of 60", "1 attention, 1 MLP cut")
     assert view["perplexity"] == "32.9 → 36.2"

@@ -66,7 +66,7 @@ def show_verdicts(data: dict[str, object]) -> None:
     facts = data["provenance"]
     say(
         f"tau-b: order of single cuts foretold; rise: along the first cuts by the metric; "
-        f"{facts['dataset']}, {facts['n_samples']} x {facts['seq_len']} tokens, {facts['dtype']}"
+        f"{facts['dataset']}, {facts['n_samples']} × {facts['seq_len']} tokens, {facts['dtype']}"
     )
 
 

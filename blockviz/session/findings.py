@@ -57,7 +57,7 @@ def run_label(table: ScoreTable) -> str:
     data = table.provenance.data
     if data is None:
         return "imported"
-    return f"{data.dataset}, {data.n_samples} x {data.seq_len}, seed {data.seed}"
+    return f"{data.dataset}, {data.n_samples} × {data.seq_len}, seed {data.seed}"
 
 
 def compare(tables: Sequence[ScoreTable], labels: Sequence[str]) -> dict[str, Any]:

@@ -172,7 +172,7 @@ class _Run:
                     next(measuring)
                 except StopIteration as end:
                     values = end.value
-                yield self._progress(n_sets, note)
+                yield self._progress(n_sets, note, n_more=ask.of - len(sets))
             evaluated += len(sets) * len(look.windows) / n_windows
             try:
                 look = racing.send(values)
@@ -222,9 +222,12 @@ class _Run:
             seconds=round(step.seconds + (time.monotonic() - started if asked else 0.0), 3),
         )
 
-    def _progress(self, n_sets: int, note: str, *, partial: bool = False) -> Progress:
+    def _progress(
+        self, n_sets: int, note: str, *, n_more: int = 0, partial: bool = False
+    ) -> Progress:
+        """`n_more`: sets that the race under way has given up already."""
         so_far = self.run(is_partial=True) if partial else None
-        done = min(self.n_settled, n_sets)
+        done = min(self.n_settled + max(0, n_more), n_sets)
         return Progress("searching", done, n_sets, note, partial=so_far)
 
     def run(self, *, is_partial: bool) -> SearchRun:
@@ -262,7 +265,8 @@ class _Run:
 
 def _note(ask: Ask, look: Look, n_windows: int) -> str:
     head = f"{ask.note}: " if ask.note else ""
-    return f"{head}{len(look.sets)} of {len(ask.sets)} left, {len(look.windows)} windows more"
+    more = "window" if len(look.windows) == 1 else "windows"
+    return f"{head}{len(look.sets)} of {len(ask.sets)} left, {len(look.windows)} {more} more"
 
 
 def _sorted(removed: RemovedSet) -> tuple[BlockId, ...]:

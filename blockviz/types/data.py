@@ -25,7 +25,7 @@ class DataOrigin:
     role: Literal["calibration", "selection", "evaluation"] = "calibration"
 
     def describe(self) -> str:
-        return f"{self.dataset}, {self.n_samples} x {self.seq_len} tokens"
+        return f"{self.dataset}, {self.n_samples} × {self.seq_len} tokens"
 
 
 @dataclass(frozen=True)

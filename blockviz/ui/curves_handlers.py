@@ -57,6 +57,12 @@ class CurvesHandlers:
             "curves_note": {"text": self._note(visitor, chosen)},
         }
 
+    def newest(
+        self, call: Call, visitor: Visitor, group: Any, is_log: Any, point: Any = None
+    ) -> Update:
+        """A search has found something: its text comes first, whatever was looked at before."""
+        return self.draw(call, visitor, None, is_log, point)
+
     def pick(self, call: Call, visitor: Visitor, metric: Any, shade: Any) -> Update:
         """A point of the figure was clicked."""
         raw = call.data.get("removed")

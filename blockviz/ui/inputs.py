@@ -63,7 +63,7 @@ def whole(raw: Any, name: str, *, low: int, high: int) -> int:
         )
     if not low <= raw <= high:
         raise OverLimit(
-            f"{name} was set to {int(raw)}.",
+            f"{name} was set to {raw:g}.",
             f"It must lie between {low} and {high} here.",
             f"Choose a number from {low} to {high}.",
         )

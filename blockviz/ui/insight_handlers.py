@@ -28,7 +28,8 @@ EMPTY = {
     "layers": "Score Angular distance, Window cosine or CKA change to see runs of layers.",
     "steady": "Score a metric on at least four windows to see how steady it is.",
     "lens": "Write a text and press Read.",
-    "pairs": "No pairs of this model yet. Press Measure pairs; Cancel keeps what is measured.",
+    "pairs": "No pairs of this model are measured yet. Press Measure pairs; it takes minutes, and "
+    "Cancel keeps what is done.",
 }
 
 

@@ -53,7 +53,7 @@ def test_a_page_shows_its_figures_with_reading_table_and_source(serve, visit, na
     for card in FILLED[name]:
         drawn(page, card).to_be_visible()
         box = page.locator(f"#{card}-card")
-        expect(box.locator("h3")).to_have_text(re.compile(r"\w"))
+        expect(box.locator("h2")).to_have_text(re.compile(r"\w"))
         expect(box.locator(".bv-lead")).to_have_text(re.compile(r"\.$"))
         expect(box.locator(".bv-sources a").first).to_have_attribute("href", re.compile("^https"))
         box.get_by_text("The same numbers as a table").click()
@@ -96,10 +96,10 @@ def test_what_cuts_cost_is_measured_by_a_job_and_drawn(serve, visit):
 def test_another_metric_is_drawn_in_the_scatter(serve, visit):
     page = visit(serve())
     insights(page)
-    expect(page.locator("#singles-card h3")).to_contain_text("Block influence")
+    expect(page.locator("#singles-card h2")).to_contain_text("Block influence")
     page.locator("#judged-metric input").click()
     page.get_by_role("option", name="Relative magnitude").click()
-    expect(page.locator("#singles-card h3")).to_contain_text("Relative magnitude")
+    expect(page.locator("#singles-card h2")).to_contain_text("Relative magnitude")
 
 
 def test_two_runs_are_compared_once_there_are_two(serve, visit):

@@ -47,7 +47,7 @@ def test_a_search_is_timed_started_watched_cancelled_and_applied(serve, visit):
     expect(page.locator("#search-time")).not_to_contain_text("345")
     page.locator("#start-search").click()
     expect(page.locator("#search-note")).to_contain_text("Searching")
-    expect(page.locator("#search_progress-card h3")).to_contain_text("so far")
+    expect(page.locator("#search_progress-card h2")).to_contain_text("so far")
     drawn(page, "search_progress").to_be_visible()
     drawn(page, "search_grid").to_be_visible()
     expect(rows(page).nth(2)).to_be_visible()

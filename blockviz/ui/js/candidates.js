@@ -15,7 +15,7 @@ draw((v) => {
   const head = h("tr", null, ...[...v.headers, "On the Map"].map((t) => h("th", { scope: "col" }, t)));
   const table = h("table", null, h("thead", null, head), h("tbody", null, ...rows));
   root.replaceChildren(
-    h("h3", null, v.title),
+    h("h2", null, v.title),
     h("p", { class: "bv-lead", dir: "auto" }, v.lead),
     h("div", { class: "bv-numbers", tabindex: "0", role: "region", "aria-label": v.title }, table),
   );

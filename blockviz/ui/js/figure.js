@@ -1,5 +1,5 @@
 // The figure itself is a gr.Plot below; its files are made here, in the page, when asked for.
-const title = h("h3"), reading = h("p", { class: "bv-lead" });
+const title = h("h2"), reading = h("p", { class: "bv-lead" });
 const said = h("span", { class: "bv-note", role: "status", "aria-live": "polite" });
 const NARROWEST = 900;
 
@@ -62,6 +62,9 @@ const files = h("div", { class: "bv-files", role: "group" }, ...buttons);
 root.replaceChildren(h("div", { class: "bv-figurehead" }, h("div", null, title, reading), files), said);
 draw((v) => {
   root.hidden = !v.title;
+  // A figure wider than the screen scrolls in its own box: that must work without a mouse too.
+  const box = document.querySelector(`#${CSS.escape(v.plot || "none")}`)?.closest(".bv-scroll");
+  if (box) Object.assign(box, { tabIndex: 0, role: "region", ariaLabel: v.title });
   setText(title, v.title);
   setText(reading, v.reading);
   setText(said, "");
