@@ -86,7 +86,7 @@ def _say(report: dict[str, Any], say: Say) -> None:
     order = "equal" if report["is_order_equal"] else "DIFFERENT"
     found = report["evaluations"]["raced"]
     say(
-        f"{report['dtype']}: {report['what']}, {report['n_windows']} x {report['seq_len']} tokens: "
+        f"{report['dtype']}: {report['what']}, {report['n_windows']} × {report['seq_len']} tokens: "
         f"{'; '.join(ratios)}; {found} of {report['asked']} evaluations; orders {order}"
     )
 
@@ -99,13 +99,14 @@ from blockviz.session.search_views import SearchRequest
 from blockviz.session.searching import search_request
 from blockviz.session.views import ScoreRequest
 from blockviz.types import run
-n_samples, memory, text = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+n_samples, memory, text, objective = int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]
 model = run(open_model("demo", dtype="bfloat16"))
 run(open_windows(model, ScoreRequest(n_samples=n_samples, calibration=text)))
 sum(float(p.float().sum()) for p in model.module.parameters())
 loaded = rss_bytes(forget_peak=True)
 asked = SearchRequest(
-    text=ScoreRequest(n_samples=n_samples, calibration=text), blocks=1, memory_bytes=memory
+    text=ScoreRequest(n_samples=n_samples, calibration=text), objective=objective, blocks=1,
+    memory_bytes=memory,
 )
 found = run(search_request(model, asked))
 order = [str(b) for b in found.steps[-1].removed]
@@ -113,11 +114,13 @@ print(json.dumps({"loaded_bytes": loaded, "peak_bytes": peak_rss_bytes(), "order
 """
 
 
-def search_memory(n_samples: int, memory: int, text: str, say: Say) -> dict[str, Any]:
+def search_memory(
+    n_samples: int, memory: int, text: str, say: Say, *, objective: str = "ppl"
+) -> dict[str, Any]:
     """Peak resident memory above the loaded model of one decision within a budget."""
-    command = [sys.executable, "-c", MEMORY_PROGRAM, str(n_samples), str(memory), text]
+    command = [sys.executable, "-c", MEMORY_PROGRAM, str(n_samples), str(memory), text, objective]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     found = json.loads(done.stdout.splitlines()[-1])
     above = found["peak_bytes"] - found["loaded_bytes"]
-    say(f"--memory {memory // MIB} MiB: {above / MIB:.1f} MiB above the loaded model")
-    return {**found, "budget_bytes": memory, "above_bytes": above}
+    say(f"{objective}, --memory {memory // MIB} MiB: {above / MIB:.1f} MiB above the loaded model")
+    return {**found, "objective": objective, "budget_bytes": memory, "above_bytes": above}

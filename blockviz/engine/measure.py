@@ -65,7 +65,8 @@ class SetMeter:
         seed: int = 0,
     ) -> None:
         self._model, self._windows, self._metric = model, windows, metric
-        self._head = Head(model, chunk_bytes=min(HEAD_BYTES, memory_bytes // HEAD_PART))
+        share = HEAD_PART * (2 if metric.compares_logits else 1)
+        self._head = Head(model, chunk_bytes=min(HEAD_BYTES, memory_bytes // share))
         self._n_layers = model.info.n_layers
         self._chunk_tokens, self._memory_bytes = chunk_tokens, memory_bytes
         self._sampled = _sample(windows, n_positions, seed)

@@ -98,7 +98,7 @@ class Head:
         self._project = projection(self._out)
         self._softcap = getattr(model.module.config, "final_logit_softcapping", None)
         vocab, itemsize = self._out.weight.shape[0], 4
-        self.chunk_rows = max(16, chunk_bytes // (vocab * itemsize))
+        self.chunk_rows = max(4, chunk_bytes // (vocab * itemsize))
         self.device = self._out.weight.device
         self.piece_rows = piece_rows(vocab, self.device)
         read = min(self.piece_rows, self.chunk_rows) * vocab * 4 * 3

@@ -1,7 +1,7 @@
 """What the removal of each unit cost when it was last measured, and who need not be measured again.
 
 The price of a unit, how much the objective rises with it, changes while other blocks go, but not by
-leaps: on the demo model none of 500 prices that were far from the cheapest one fell by more than
+leaps: on the demo model none of 400 prices that were far from the cheapest one fell by more than
 half within four removals. A unit whose price was many times the cheapest is therefore left out for
 a few removals. For a supermodular objective prices never fall and leaving out is exact (lazy
 greedy, Minoux 1978); here it rests on that measurement.
