@@ -114,7 +114,7 @@ class BlockModel:
         for i in kept:
             for part in BlockId(i, "layer").parts:
                 if not plan.keeps(part):
-                    _take_out(layers[i], self.family, part)
+                    take_out(layers[i], self.family, part)
         parent, _, name = self.family.layers.rpartition(".")
         setattr(module.get_submodule(parent), name, nn.ModuleList(layers[i] for i in kept))
         trim_config(module.config, kept)
@@ -158,7 +158,7 @@ def _unchanged(hidden: torch.Tensor) -> torch.Tensor:
     return hidden
 
 
-def _take_out(layer: nn.Module, family: Family, block: BlockId) -> None:
+def take_out(layer: nn.Module, family: Family, block: BlockId) -> None:
     index = layer.get_submodule(family.module(block.part)).layer_idx if block.part == "attn" else 0
     stand_in = AbsentAttention(index) if block.part == "attn" else AbsentMlp()
     setattr(layer, family.module(block.part), stand_in)

@@ -1,0 +1,34 @@
+"""Training-free repairs of what a plan cut: one file a method, one interface, one way to fit."""
+
+from blockviz.corrections.asc import Asc
+from blockviz.corrections.base import CORRECTIONS, Correction, Fit, Repair
+from blockviz.corrections.diag_ls import DiagLeastSquares
+from blockviz.corrections.fitting import fit, repaired_model
+from blockviz.corrections.fold_asc import FoldAsc
+from blockviz.corrections.linearpatch import Diag, Hadamard
+from blockviz.corrections.mean import Mean
+from blockviz.corrections.replaceme import ReplaceMe
+from blockviz.corrections.ridge import LowRank, NormRidge, Ridge
+from blockviz.corrections.scalar import Scalar
+from blockviz.corrections.writer_refit import WriterRefit
+
+__all__ = [
+    "CORRECTIONS",
+    "Asc",
+    "Correction",
+    "Diag",
+    "DiagLeastSquares",
+    "Fit",
+    "FoldAsc",
+    "Hadamard",
+    "LowRank",
+    "Mean",
+    "NormRidge",
+    "Repair",
+    "ReplaceMe",
+    "Ridge",
+    "Scalar",
+    "WriterRefit",
+    "fit",
+    "repaired_model",
+]

@@ -1,0 +1,97 @@
+"""Ridge: a linear map of the stream, by least squares drawn towards leaving it as it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from blockviz.corrections.base import CORRECTIONS, Correction, Pair, Place
+from blockviz.corrections.maps import Residual
+from blockviz.stats.pairs import LeastSquares
+
+RIDGE = {"label": "Ridge, as a share of the mean variance", "min": 0.0, "max": 1e6}
+
+
+@CORRECTIONS.register
+@dataclass(frozen=True)
+class Ridge(Correction):
+    """y^ = u + (u - mu_u) A + E[y - u], A = (G + ridge tr(G)/d I)^-1 C on centred u and y - u.
+
+    A large ridge leaves the mean shift, never a dead stream.
+    """
+
+    ridge: float = field(default=1e-3, metadata=RIDGE)
+
+    name = "ridge"
+    title = "Ridge map"
+    meaning = "The linear map of the stream that comes closest to the whole model's."
+    citation = "blockviz; least squares on the removed blocks' sum"
+
+    def fitter(self, place: Place) -> RidgeFitter:
+        return RidgeFitter(place.hidden_size, self.ridge)
+
+
+@CORRECTIONS.register
+@dataclass(frozen=True)
+class LowRank(Correction):
+    """The ridge map at a lower rank: A V V^T, V the first eigenvectors of A^T G A.
+
+    Reduced-rank regression: on what it was fitted on no map of that rank comes closer.
+    """
+
+    ridge: float = field(default=1e-3, metadata=RIDGE)
+    rank: int = field(default=64, metadata={"label": "Rank", "min": 0, "max": 1 << 16})
+
+    name = "lowrank"
+    title = "Low-rank map"
+    meaning = "The ridge map with few directions, which stores and costs less."
+    citation = "blockviz; reduced-rank regression"
+
+    def fitter(self, place: Place) -> RidgeFitter:
+        return RidgeFitter(place.hidden_size, self.ridge, rank=self.rank)
+
+
+@CORRECTIONS.register
+@dataclass(frozen=True)
+class NormRidge(Correction):
+    """y^ = u + (x - mu_x) A + E[y - u] with x = Norm(u), the norm of the gap's last MLP.
+
+    An MLP block computes just that if its gate is held open, so that a gap with a removed MLP can
+    have it in that place.
+    """
+
+    ridge: float = field(default=1e-2, metadata=RIDGE)
+
+    name = "norm_ridge"
+    title = "Ridge map of the normed stream"
+    meaning = "A linear map of what a removed MLP would have read."
+    citation = "blockviz"
+
+    def fitter(self, place: Place) -> RidgeFitter:
+        return RidgeFitter(place.hidden_size, self.ridge, norm=place.norm)
+
+
+class RidgeFitter:
+    """`norm`: what the regression reads the stream through; rank None: the whole map."""
+
+    def __init__(
+        self, size: int, ridge: float, *, rank: int | None = None, norm: nn.Module | None = None
+    ) -> None:
+        self._sums, self._ridge = LeastSquares(size, size), ridge
+        self._rank, self._norm = rank, norm
+
+    @torch.inference_mode()
+    def add(self, pair: Pair) -> None:
+        self._sums.add(pair.u if self._norm is None else self._norm(pair.u), pair.y - pair.u)
+
+    def result(self) -> nn.Module:
+        sums = self._sums
+        matrix = sums.solve(self._ridge, is_centred=True)
+        if self._rank is not None:
+            gram = sums.gram(is_centred=True)
+            _, vectors = torch.linalg.eigh(matrix.T @ gram @ matrix)
+            kept = vectors[:, vectors.shape[1] - min(self._rank, vectors.shape[1]) :]
+            matrix = matrix @ kept @ kept.T
+        return Residual(matrix, sums.mean_t - sums.mean_x @ matrix, self._norm)

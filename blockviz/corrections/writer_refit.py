@@ -1,0 +1,56 @@
+"""Writer refit: the last linear map of surviving blocks learns to write what is missing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from blockviz.corrections.base import CORRECTIONS, Correction, Pair, Place, Where, Writing
+from blockviz.corrections.ridge import RIDGE
+from blockviz.stats.pairs import LeastSquares
+from blockviz.types import BlockId
+
+
+@CORRECTIONS.register
+@dataclass(frozen=True)
+class WriterRefit(Correction):
+    """W <- W + dW^T, dW = (A^T A + ridge tr(A^T A)/n I)^-1 A^T (y - u), A what the writer reads.
+
+    writers: only those in front of a gap, of every MLP, or of every block, from the first gap on.
+    The ridge draws the weight towards what it was.
+    """
+
+    writers: str = field(
+        default="all",
+        metadata={"label": "Writers that are refitted", "choices": ("gap", "mlp", "all")},
+    )
+    ridge: float = field(default=0.1, metadata=RIDGE)
+
+    name = "writer_refit"
+    title = "Writer refit"
+    meaning = "Surviving blocks learn, by least squares, to write what the removed ones did."
+    citation = "blockviz; with a block's own output as its features it is ReplaceMe"
+    folds = "weights of surviving blocks"
+
+    @property
+    def where(self) -> Where:
+        return "writer"
+
+    def changes(self, block: BlockId, gap: tuple[BlockId, ...]) -> bool:
+        wanted = {"gap": bool(gap), "mlp": block.part == "mlp", "all": True}
+        return wanted[self.writers]
+
+    def fitter(self, place: Place) -> _Fitter:
+        return _Fitter(place, self.ridge)
+
+
+class _Fitter:
+    def __init__(self, place: Place, ridge: float) -> None:
+        self._place, self._ridge = place, ridge
+        self._sums = LeastSquares(place.weight.shape[1], place.hidden_size)
+
+    def add(self, pair: Pair) -> None:
+        self._sums.add(pair.features, pair.y - pair.u)
+
+    def result(self) -> Writing:
+        change = self._sums.solve(self._ridge, is_centred=False)
+        return Writing((self._place.weight.double() + change.T).float())
