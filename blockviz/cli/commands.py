@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from blockviz.cli.console import Stopped, complain, drain, say, table, write_json
+from blockviz.cli.evaluate_commands import evaluate, generate
 from blockviz.cli.insight_commands import judge, stability
 from blockviz.cli.options import check_out
-from blockviz.cli.requests import read_plan, request_of
+from blockviz.cli.repair_commands import correct
+from blockviz.cli.requests import request_of
 from blockviz.cli.search_commands import pairs, search
-from blockviz.errors import BadInput
 from blockviz.session import Engine
 from blockviz.session.catalogue import (
+    corrections_json,
     families_json,
     info_json,
     metrics_json,
@@ -23,12 +24,10 @@ from blockviz.session.catalogue import (
     source_of,
     strategies_json,
 )
-from blockviz.session.evaluation import evaluate_request, open_tasks
 from blockviz.session.kept import kept_on_disk
-from blockviz.session.opening import open_model, provenance_of
+from blockviz.session.opening import open_model
 from blockviz.session.scoring import check_request, score_request
-from blockviz.session.writing import write_pair
-from blockviz.types import BlockId, PruningPlan, Scores, ScoreTable
+from blockviz.types import BlockId, Scores, ScoreTable
 
 
 def info(args: argparse.Namespace) -> int:
@@ -41,6 +40,10 @@ def info(args: argparse.Namespace) -> int:
         data = strategies_json()
         for strategy in data["strategies"]:
             show_strategy(strategy)
+    elif args.corrections:
+        data = corrections_json()
+        for correction in data["corrections"]:
+            show_correction(correction)
     elif args.presets:
         data = presets_json()
         for preset in data["presets"]:
@@ -77,6 +80,18 @@ def show_strategy(strategy: dict[str, Any]) -> None:
         what += "; experimental"
     say(f"{strategy['name']:<16}{strategy['title']} ({what})")
     for line in (strategy["meaning"], *settings_of(strategy), source_of(strategy)):
+        if line:
+            say(f"{'':<16}{line}")
+    say()
+
+
+def show_correction(correction: dict[str, Any]) -> None:
+    """A few lines: what a correction does, how it is exported, its settings, its source."""
+    what = f"exports as {correction['folds'] or 'modules of its own'}"
+    if correction["is_experimental"]:
+        what += "; experimental"
+    say(f"{correction['name']:<16}{correction['title']} ({what})")
+    for line in (correction["meaning"], *settings_of(correction), source_of(correction)):
         if line:
             say(f"{'':<16}{line}")
     say()
@@ -149,106 +164,6 @@ def _number(value: float) -> str:
     return f"{value:.4f}" if abs(value) < 1e4 else f"{value:.3e}"
 
 
-def evaluate(args: argparse.Namespace) -> int:
-    check_out(args.out)
-    if args.correction != "none":
-        raise BadInput(
-            f"The correction {args.correction!r} was asked for.",
-            "There is no such correction in this version.",
-            "Use none.",
-        )
-    plan, request = read_plan(args), request_of(args, args.data)
-    names = [name.strip() for name in args.tasks.split(",") if name.strip()]
-    tasks = drain(open_tasks(names, limit=args.limit))
-    add_bos = {"auto": None, "yes": True, "no": False}[args.add_bos]
-    model = drain(open_model(args.model, dtype=args.dtype, device=args.device))
-    try:
-        report = drain(evaluate_request(model, request, plan, tasks, add_bos=add_bos))
-    except Stopped as stop:
-        if stop.partial is not None:
-            complain("blockviz: stopped; the rows done so far are kept.")
-            write_json(args.out, stop.partial)
-        raise
-    show_report(report)
-    write_json(args.out, report)
-    return 0
-
-
-def show_report(report: dict[str, Any]) -> None:
-    """A line a variant; the pruned one with its rise and the rise's error."""
-    rows = []
-    for row in report["rows"]:
-        found = row["perplexity"]
-        rise = "-"
-        if "log_rise" in found:
-            ratio = math.exp(found["log_rise"])
-            rise = f"{100 * (ratio - 1):+.2f} ± {100 * ratio * found['log_rise_stderr']:.2f} %"
-        value = f"{found['value']:.4f} ± {found['stderr']:.4f}"
-        cut = f"{100 * row['params']['removed_ratio']:.2f} %"
-        rows.append([row["variant"], value, rise, cut])
-    table(["variant", "perplexity", "rise", "parameters cut"], rows)
-    found = report["rows"][0]["perplexity"]
-    say(f"{found['n_tokens']} tokens predicted; {found['data']}; {report['provenance']['dtype']}")
-    show_tasks(report)
-
-
-def show_tasks(report: dict[str, Any]) -> None:
-    """A line for each task and variant, in percent; nothing where no task was asked for."""
-    rows = []
-    for name in report["rows"][0]["tasks"]:
-        for row in report["rows"]:
-            found, change = row["tasks"][name], "-"
-            if "change" in found:
-                change = f"{100 * found['change']:+.1f} ± {100 * found['change_stderr']:.1f}"
-            acc = _percent(found["acc"], found["stderr"])
-            norm = _percent(found["acc_norm"], found["acc_norm_stderr"])
-            if found["perplexity"] is not None:
-                norm = f"perplexity {found['perplexity']:.4g}"
-            of = f"{found['n']} of {found['n_available']}"
-            rows.append([name, row["variant"], acc, norm, change, of])
-    if rows:
-        say()
-        table(["task", "variant", "acc %", "acc_norm %", "acc change", "rows"], rows)
-
-
-def _percent(share: float | None, stderr: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f} ± {100 * stderr:.1f}"
-
-
-def generate(args: argparse.Namespace) -> int:
-    check_out(args.out)
-    plan = read_plan(args) or PruningPlan()
-    if args.max_new_tokens < 1:
-        raise BadInput(
-            f"{args.max_new_tokens} new tokens were asked for.", "That is none.", "Ask for some."
-        )
-    model = drain(open_model(args.model, dtype=args.dtype, device=args.device))
-    pair = drain(
-        write_pair(
-            model,
-            args.prompt,
-            plan,
-            max_new_tokens=args.max_new_tokens,
-            is_chat=args.chat,
-        )
-    )
-    say(f"original: {pair.original}")
-    if plan.removed:
-        say(f"pruned:   {pair.pruned}")
-    data = {
-        "schema": "blockviz/generation/1",
-        "provenance": provenance_of(model, None).to_json(),
-        "removed": [str(b) for b in plan.removed],
-        "prompt": pair.prompt,
-        "mode": "chat" if args.chat else "raw",
-        "original": pair.original,
-        "pruned": pair.pruned,
-        "first_difference": pair.first_difference,
-    }
-    write_json(args.out, data)
-    return 0
-
-
 def app(args: argparse.Namespace) -> int:
     from blockviz.ui.launch import mode_for, serve
 
@@ -269,6 +184,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "score": score,
     "search": search,
     "pairs": pairs,
+    "correct": correct,
     "evaluate": evaluate,
     "judge": judge,
     "stability": stability,

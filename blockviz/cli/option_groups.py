@@ -36,7 +36,14 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_text(parser: argparse.ArgumentParser, name: str, what: str, *, n_samples: int = 32) -> None:
+def add_text(
+    parser: argparse.ArgumentParser,
+    name: str,
+    what: str,
+    *,
+    n_samples: int = 32,
+    seq_len: int = 128,
+) -> None:
     parser.add_argument(
         name,
         default="demo",
@@ -50,7 +57,9 @@ def add_text(parser: argparse.ArgumentParser, name: str, what: str, *, n_samples
     parser.add_argument(
         "--n-samples", type=int, default=n_samples, metavar="N", help=f"windows [{n_samples}]"
     )
-    parser.add_argument("--seq-len", type=int, default=128, metavar="T", help="tokens each [128]")
+    parser.add_argument(
+        "--seq-len", type=int, default=seq_len, metavar="T", help=f"tokens each [{seq_len}]"
+    )
     parser.add_argument(
         "--calibration-mode",
         default="stream",
@@ -59,6 +68,38 @@ def add_text(parser: argparse.ArgumentParser, name: str, what: str, *, n_samples
     )
     parser.add_argument("--seed", type=int, default=42, metavar="S", help="[42]")
     parser.add_argument("--shuffle", action="store_true", help="draw windows in seeded order")
+
+
+def add_fit(parser: argparse.ArgumentParser, *, can_choose: bool = False) -> None:
+    """What corrections are fitted on; can_choose: windows are held back to choose by."""
+    group = parser.add_argument_group("what corrections are fitted on")
+    group.add_argument(
+        "--calibration",
+        default="demo",
+        metavar="TEXT",
+        help="demo, own, a named set, a hub id or a file [demo]",
+    )
+    group.add_argument(
+        "--fit-samples", type=int, default=48, metavar="N", help="windows to fit on [48]"
+    )
+    group.add_argument(
+        "--fit-seq-len", type=int, default=512, metavar="T", help="tokens each [512]"
+    )
+    group.add_argument(
+        "--fit-skip",
+        type=int,
+        default=0,
+        metavar="N",
+        help="leave out the first N windows, such as those a search has seen [0]",
+    )
+    if can_choose:
+        group.add_argument(
+            "--fit-held",
+            type=int,
+            default=8,
+            metavar="N",
+            help="windows behind them to choose by, never fitted on [8]",
+        )
 
 
 def add_tasks(parser: argparse.ArgumentParser, metavar: str, what: str) -> None:

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from blockviz import __version__
 from blockviz.cli.option_groups import (
+    add_fit,
     add_memory,
     add_model,
     add_out,
@@ -29,6 +30,8 @@ EPILOG = """examples:
   blockviz evaluate --plan plan.json
   blockviz evaluate --remove 18.attn,7.mlp --data demo --seq-len 512 --n-samples 8
   blockviz evaluate --remove 18.attn --tasks piqa,arc_easy --limit 100
+  blockviz correct --plan plan.json --auto --state repair
+  blockviz evaluate --plan plan.json --correction none,writer_refit
   blockviz generate --remove 18.attn --prompt "The capital of France is"
   blockviz app
 """
@@ -61,6 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     what = info.add_mutually_exclusive_group()
     what.add_argument("--metrics", action="store_true", help="list the importance metrics")
     what.add_argument("--strategies", action="store_true", help="list the search strategies")
+    what.add_argument("--corrections", action="store_true", help="list the repairs of a plan")
     what.add_argument("--presets", action="store_true", help="list the papers' recipes")
     what.add_argument("--families", action="store_true", help="list the proven model families")
     add_out(info)
@@ -93,13 +97,15 @@ def build_parser() -> argparse.ArgumentParser:
     _search(commands.add_parser("search", help="choose the blocks to remove, and write a plan"))
     _pairs(commands.add_parser("pairs", help="what two blocks cost together beyond each alone"))
 
+    _correct(commands.add_parser("correct", help="repair what a plan cut, and show what it buys"))
+
     evaluate = commands.add_parser("evaluate", help="perplexity of the original and of a plan")
     add_model(evaluate)
     add_plan(evaluate)
     add_text(evaluate, "--data", "evaluation text")
-    evaluate.add_argument(
-        "--correction", default="none", metavar="NAME", help="repair to apply; only none so far"
-    )
+    _correction(evaluate, "NAME,...", "a row for each; all adds none and every one")
+    add_fit(evaluate)
+    add_memory(evaluate)
     add_tasks(evaluate, "T,...", "questions to answer")
     evaluate.add_argument(
         "--add-bos",
@@ -132,6 +138,9 @@ def build_parser() -> argparse.ArgumentParser:
     generate = commands.add_parser("generate", help="what the original and a plan write")
     add_model(generate)
     add_plan(generate)
+    _correction(generate, "NAME", "a third text, of the plan with it")
+    add_fit(generate)
+    add_memory(generate)
     generate.add_argument("--prompt", required=True, help="the text to continue")
     generate.add_argument("--max-new-tokens", type=int, default=48, metavar="N", help="[48]")
     how = generate.add_mutually_exclusive_group()
@@ -209,6 +218,39 @@ def _pairs(parser: argparse.ArgumentParser) -> None:
     add_text(parser, "--calibration", "text to measure on", n_samples=8)
     add_resume(parser)
     add_out(parser)
+
+
+def _correct(parser: argparse.ArgumentParser) -> None:
+    add_model(parser)
+    add_plan(parser)
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument(
+        "--correction",
+        metavar="NAME,...",
+        help="see info --corrections, or all; ridge:ridge=0.01 sets a value",
+    )
+    which.add_argument(
+        "--auto",
+        action="store_true",
+        help="try what an export can carry without storing more, with a grid of settings",
+    )
+    add_fit(parser, can_choose=True)
+    add_text(parser, "--data", "text to measure on, by which nothing is chosen", n_samples=16,
+             seq_len=512)  # fmt: skip
+    add_memory(parser)
+    parser.add_argument(
+        "--state", type=Path, metavar="DIR", help="save the fitted one, or the best of several"
+    )
+    add_out(parser)
+
+
+def _correction(parser: argparse.ArgumentParser, metavar: str, what: str) -> None:
+    parser.add_argument(
+        "--correction",
+        default="none",
+        metavar=metavar,
+        help=f"see info --corrections: {what}; ridge:ridge=0.01 sets a value [%(default)s]",
+    )
 
 
 def check_out(path: Path | None) -> None:

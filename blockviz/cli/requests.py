@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
 from blockviz.errors import BadPlan
+from blockviz.session.repair_views import RepairRequest
 from blockviz.session.search_views import SearchRequest
 from blockviz.session.views import ScoreRequest
 from blockviz.types import BlockId, PruningPlan
@@ -29,6 +31,38 @@ def request_of(args: argparse.Namespace, text: str) -> ScoreRequest:
         tasks=getattr(args, "tasks", ""),
         limit=getattr(args, "limit", None),
     )
+
+
+def repair_request_of(
+    args: argparse.Namespace,
+    plan: PruningPlan,
+    corrections: Sequence[str],
+    evaluation: ScoreRequest | None = None,
+) -> RepairRequest:
+    """The request that the --fit-... options describe; those of a text hold for both texts."""
+    text = ScoreRequest(
+        calibration=args.calibration,
+        n_samples=args.fit_samples,
+        seq_len=args.fit_seq_len,
+        mode=getattr(args, "calibration_mode", "stream"),
+        seed=getattr(args, "seed", 42),
+        text_column=getattr(args, "text_column", "text"),
+        is_shuffled=getattr(args, "shuffle", False),
+    )
+    return RepairRequest(
+        plan=plan,
+        corrections=tuple(corrections),
+        text=text,
+        n_skip=args.fit_skip,
+        n_held=getattr(args, "fit_held", 0),
+        evaluation=evaluation or ScoreRequest(),
+        memory_bytes=getattr(args, "memory_bytes", None),
+    )
+
+
+def names_of(text: str) -> tuple[str, ...]:
+    """The names in `asc, mean`."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 # Option -> field of the text's request.

@@ -6,7 +6,7 @@ from blockviz.data.records import Texts
 from blockviz.data.task_sources import task_sources
 from blockviz.data.tasks import check_tasks, load_tasks, task_name
 from blockviz.data.texts import NAMED_SETS, load_texts
-from blockviz.data.windows import build
+from blockviz.data.windows import build, part_of
 
 __all__ = [
     "NAMED_SETS",
@@ -18,6 +18,7 @@ __all__ = [
     "load_texts",
     "overlap",
     "overlap_warning",
+    "part_of",
     "task_name",
     "task_sources",
 ]

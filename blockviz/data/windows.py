@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -61,6 +62,20 @@ def token_hash(ids: torch.Tensor, mask: torch.Tensor) -> str:
     digest = hashlib.sha256(ids.contiguous().numpy().astype("<i8").tobytes())
     digest.update(mask.contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def part_of(windows: CalibrationSet, first: int, last: int, *, role: Role) -> CalibrationSet:
+    """Windows first to last - 1 for a role of their own, with an origin that says so."""
+    ids, mask = windows.input_ids[first:last], windows.attention_mask[first:last]
+    origin = replace(
+        windows.origin,
+        split=f"{windows.origin.split}, from window {first}" if first else windows.origin.split,
+        n_samples=len(ids),
+        n_tokens=int(mask.sum()),
+        token_hash=token_hash(ids, mask),
+        role=role,
+    )
+    return CalibrationSet(ids, mask, origin)
 
 
 def _check(mode: str, n_samples: int, seq_len: int, max_seq_len: int | None) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
+from blockviz.corrections import CORRECTIONS, Correction
 from blockviz.metrics import METRICS, Metric
 from blockviz.models.load import known_families
 from blockviz.search import PRESETS, STRATEGIES, Strategy
@@ -34,7 +35,7 @@ def _metric_json(cls: type[Metric]) -> dict[str, Any]:
     }
 
 
-def _parameters_json(cls: type[Metric] | type[Strategy]) -> dict[str, Any]:
+def _parameters_json(cls: type[Metric] | type[Strategy] | type[Correction]) -> dict[str, Any]:
     """The parameters of a method: default, label, and what they may be."""
     return {
         field.name: {
@@ -66,6 +67,25 @@ def _strategy_json(cls: type[Strategy]) -> dict[str, Any]:
     }
 
 
+def corrections_json() -> dict[str, Any]:
+    """Every correction: what it does, how an export takes it, its parameters and its source."""
+    found = [_correction_json(cls()) for cls in CORRECTIONS.classes()]
+    return {"schema": "blockviz/corrections/1", "corrections": found}
+
+
+def _correction_json(correction: Correction) -> dict[str, Any]:
+    return {
+        "name": correction.name,
+        "title": correction.title,
+        "meaning": correction.meaning,
+        "folds": correction.folds,
+        "is_experimental": correction.is_experimental,
+        "parameters": _parameters_json(type(correction)),
+        "reference": correction.reference,
+        "citation": correction.citation,
+    }
+
+
 def presets_json() -> dict[str, Any]:
     """Every paper's recipe: what it sets, what of it is left out here, and its source."""
     names = ("name", "title", "meaning", "note", "reference", "citation")
@@ -77,7 +97,7 @@ def presets_json() -> dict[str, Any]:
 
 
 def settings_of(method: Mapping[str, Any]) -> Iterator[str]:
-    """`k=100 (at least 1)` for every parameter of an entry of metrics_json or strategies_json."""
+    """`k=100 (at least 1)` for every parameter of an entry of one of the registries."""
     for name, rules in method["parameters"].items():
         default, low, high = (rules.get(k) for k in ("default", "min", "max"))
         text = f"{name}={str(default).lower() if isinstance(default, bool) else default}"

@@ -16,7 +16,9 @@ from blockviz.session.lens import read_lens
 from blockviz.session.live import LiveText, live_key, live_result, open_live_windows
 from blockviz.session.opening import inspect_model, open_model
 from blockviz.session.pairing import check_pairs
-from blockviz.session.refusals import check_evaluations, check_model, check_score
+from blockviz.session.refusals import check_evaluations, check_fit, check_model, check_score
+from blockviz.session.repair_space import check_repair
+from blockviz.session.repair_views import RepairRequest
 from blockviz.session.scoring import check_request
 from blockviz.session.search_space import check_search
 from blockviz.session.search_views import PairsRequest, SearchRequest
@@ -177,6 +179,14 @@ class Engine(Work):
         check_score(self.limits, request.text)
         self._allowance.take(address)
         return self.jobs.submit("pairs", lambda: self._pairs(request), owner=owner)
+
+    def start_repair(self, request: RepairRequest, *, owner: str, address: str = "") -> str:
+        """The id of a job whose result is {"repair_key": ..., "warning": ...}; partial likewise."""
+        check_repair(request)
+        request.plan.check(self.info)
+        check_fit(self.limits, request)
+        self._allowance.take(address)
+        return self.jobs.submit("repair", lambda: self._repair(request), owner=owner)
 
     def lens(self, text: str, position: int = -1) -> Events:
         """Done(Lens) of a position of a text, ahead of any long job."""

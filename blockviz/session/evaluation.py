@@ -1,23 +1,30 @@
-"""The report of a plan: original and pruned on the same evaluation text."""
+"""The report of a plan: original, pruned and corrected on the same evaluation text."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+import math
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from blockviz.data import check_tasks, load_tasks
+from blockviz.corrections import repaired_model
+from blockviz.data import check_tasks, load_tasks, overlap_warning
 from blockviz.data.pairs import special_prefix
-from blockviz.errors import BadInput
+from blockviz.errors import BadInput, UnsupportedModel
 from blockviz.evaluate import ChoiceResult, Perplexity, measure_perplexity, score_choices
 from blockviz.models.model import BlockModel
 from blockviz.session.opening import open_windows, provenance_of
+from blockviz.session.repair_space import NO_CORRECTION, check_repair
+from blockviz.session.repair_views import RepairRequest
+from blockviz.session.repairing import FitWindows, added_by, fitted, no_number, open_fit_windows
 from blockviz.session.views import ScoreRequest, Sizes
 from blockviz.types import (
+    BlockId,
     CalibrationSet,
     Done,
     Events,
+    Progress,
     PruningPlan,
     TaskSet,
     passing,
@@ -42,9 +49,12 @@ def evaluate_request(
     tasks: Sequence[TaskSet] = (),
     *,
     add_bos: bool | None = None,
+    repair: RepairRequest | None = None,
 ) -> Events:
-    """Done(report): rows[0] the original, rows[1] the plan if there is one.
+    """Done(report): rows[0] the original, then the plan if there is one.
 
+    `repair`: a row for each of its corrections of the plan, the bare plan only if `none` or `all`
+    is among them; one that this model cannot have is named with the reason under `refused`.
     `add_bos` is for the tasks: None puts in front of a text what the tokenizer does by default.
     """
     if plan is not None:
@@ -58,49 +68,101 @@ def evaluate_request(
     if tasks:
         special_prefix(model.tokenizer, add_bos=add_bos)
     windows = yield from passing(open_windows(model, request, "evaluation"))
-    rows: list[Row] = []
-    plans = [PruningPlan()] + ([plan] if plan is not None and plan.removed else [])
-    for one in plans:
-        events = _measured(model, windows, one, tasks, rows, add_bos=add_bos)
-        rows.append((yield from passing(events)))
-    yield Done(report_of(model, windows, rows))
+    report = _Report(model, windows, tasks, add_bos)
+    yield from passing(report.row(_Variant(model, PruningPlan())))
+    if plan is not None and plan.removed:
+        if repair is None or {NO_CORRECTION, "all"} & set(repair.corrections):
+            yield from passing(report.row(_Variant(model, plan, plan.removed)))
+        if repair is not None:
+            yield from passing(report.corrected(replace(repair, plan=plan)))
+    yield Done(report.whole())
 
 
-def _measured(
-    model: BlockModel,
-    windows: CalibrationSet,
-    plan: PruningPlan,
-    tasks: Sequence[TaskSet],
-    rows: Sequence[Row],
-    *,
-    add_bos: bool | None,
-) -> Events:
-    """Done(row of `plan`); each Progress carries the report so far: `rows`, and this one's part."""
-    baseline = rows[0] if rows else None
+@dataclass(frozen=True)
+class _Variant:
+    """A model that is run without `removed`. correction, n_added: what was put into it."""
 
-    def report(*more: Row) -> Mapping[str, Any] | None:
-        whole = [*rows, *more]
-        return {**report_of(model, windows, whole), "partial": True} if whole else None
+    model: BlockModel
+    plan: PruningPlan
+    removed: tuple[BlockId, ...] = ()
+    correction: str = NO_CORRECTION
+    n_added: int = 0
 
-    events = measure_perplexity(model, windows, removed=plan.removed)
-    with contextlib.closing(events):
-        for event in events:
-            if isinstance(event, Done):
-                before = baseline["_perplexity"] if baseline else None
-                row = row_of(model, windows, plan, event.result, before)
-            else:
-                yield replace(event, partial=report())
-    for task in tasks:
-        events = score_choices(model, task, removed=plan.removed, add_bos=add_bos)
+
+@dataclass
+class _Report:
+    """The rows so far of one model on one text and its tasks."""
+
+    model: BlockModel
+    windows: CalibrationSet
+    tasks: Sequence[TaskSet]
+    add_bos: bool | None
+    rows: list[Row] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+    warning: str = ""
+
+    def whole(self, *more: Row) -> Mapping[str, Any]:
+        found = {**report_of(self.model, self.windows, [*self.rows, *more])}
+        if self.refused:
+            found["refused"] = dict(self.refused)
+        if self.warning:
+            found["warning"] = self.warning
+        return found
+
+    def partial(self, *more: Row) -> Mapping[str, Any] | None:
+        return {**self.whole(*more), "partial": True} if self.rows or more else None
+
+    def corrected(self, request: RepairRequest) -> Events:
+        """Done when there is a row or a refusal for every correction of the request's plan."""
+        windows: FitWindows = yield from passing(open_fit_windows(self.model, request))
+        self.warning = overlap_warning(windows.fit, self.windows)
+        for label, correction in check_repair(request).items():
+            try:
+                events = fitted(self.model, request, correction, windows)
+                repair = yield from self._carried(events)
+                repaired = repaired_model(self.model, repair)
+            except (UnsupportedModel, BadInput) as refusal:
+                self.refused[label] = str(refusal)
+                continue
+            n_added = added_by(repair, repaired)
+            variant = _Variant(repaired, request.plan, correction=label, n_added=n_added)
+            yield from passing(self.row(variant))
+        yield Done(None)
+
+    def _carried(self, events: Events) -> Generator[Progress, None, Any]:
+        """The result of `events`; each Progress carries the report so far."""
         with contextlib.closing(events):
             for event in events:
-                found = event.result if isinstance(event, Done) else event.partial
-                now = row if found is None else with_task(row, found, baseline)
                 if isinstance(event, Done):
-                    row = now
-                else:
-                    yield replace(event, partial=report(now))
-    yield Done(row)
+                    return event.result
+                yield replace(event, partial=self.partial())
+        raise RuntimeError("the task ended without a result")
+
+    def row(self, variant: _Variant) -> Events:
+        """Done when the variant has a row or a refusal; each Progress carries the report so far."""
+        baseline = self.rows[0] if self.rows else None
+        events = measure_perplexity(variant.model, self.windows, removed=variant.removed)
+        found = yield from self._carried(events)
+        if variant.correction != NO_CORRECTION and not math.isfinite(found.nll):
+            self.refused[variant.correction] = no_number(variant.correction)
+            yield Done(None)
+            return
+        before = baseline["_perplexity"] if baseline else None
+        row = _row_of(self.model, self.windows, variant, found, before)
+        for task in self.tasks:
+            events = score_choices(
+                variant.model, task, removed=variant.removed, add_bos=self.add_bos
+            )
+            with contextlib.closing(events):
+                for event in events:
+                    answers = event.result if isinstance(event, Done) else event.partial
+                    now = row if answers is None else with_task(row, answers, baseline)
+                    if isinstance(event, Done):
+                        row = now
+                    else:
+                        yield replace(event, partial=self.partial(now))
+        self.rows.append(row)
+        yield Done(row)
 
 
 def with_task(row: Row, found: ChoiceResult, baseline: Row | None) -> Row:
@@ -117,18 +179,19 @@ def with_task(row: Row, found: ChoiceResult, baseline: Row | None) -> Row:
     }
 
 
-def row_of(
+def _row_of(
     model: BlockModel,
     windows: CalibrationSet,
-    plan: PruningPlan,
+    variant: _Variant,
     found: Perplexity,
     baseline: Perplexity | None,
 ) -> Row:
     """One row of the report; what begins with `_` is for the next row's paired errors only."""
+    plan = variant.plan
     sizes = Sizes.of(model.info, plan)
     row = {
         "variant": "pruned" if plan.removed else "original",
-        "correction": "none",
+        "correction": variant.correction,
         "removed": [str(b) for b in plan.removed],
         "perplexity": {
             "value": found.value,
@@ -138,8 +201,9 @@ def row_of(
         },
         "tasks": {},
         "params": {
-            "total": sizes.n_parameters,
-            "removed_ratio": sizes.removed_ratio,
+            "total": sizes.n_parameters + variant.n_added,
+            "added": variant.n_added,
+            "removed_ratio": sizes.removed_ratio - variant.n_added / model.info.n_parameters,
             "stored_ratio": None,  # what a file would save depends on the export mode
         },
         "kv_bytes_per_token": model.info.kv_bytes_per_token(plan.removed),

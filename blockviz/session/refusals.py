@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from blockviz.errors import OverLimit
 from blockviz.session.estimating import n_evaluations
+from blockviz.session.repair_views import RepairRequest
 from blockviz.session.search_views import SearchRequest
 from blockviz.session.views import Limits, ScoreRequest
 from blockviz.types import ModelInfo
@@ -46,6 +49,13 @@ def check_score(limits: Limits, request: ScoreRequest) -> None:
                 f"The limit here is {limit}.",
                 "Lower it, or run blockviz on your own machine.",
             )
+
+
+def check_fit(limits: Limits, request: RepairRequest) -> None:
+    """OverLimit where a request of corrections reads more text than this server allows."""
+    n = request.n_skip + request.text.n_samples + request.n_held
+    check_score(limits, replace(request.text, n_samples=n))
+    check_score(limits, request.evaluation)
 
 
 def check_evaluations(limits: Limits, request: SearchRequest, info: ModelInfo) -> None:

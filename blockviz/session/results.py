@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from blockviz.corrections import CORRECTIONS
 from blockviz.data import task_sources
 from blockviz.metrics import METRICS, AblationMetric, GameMetric, TaskMetric
 from blockviz.rankings import Between, between, read_scores, tied_with
 from blockviz.search import PRESETS, STRATEGIES
 from blockviz.session.example import Example
 from blockviz.session.findings import Findings, Intervals, findings_of, intervals_of, run_label
+from blockviz.session.repair_views import CorrectionCard
 from blockviz.session.search_views import PresetCard, StrategyCard
 from blockviz.session.views import MetricCard
 from blockviz.store import Store, key
@@ -20,6 +22,7 @@ from blockviz.types import (
     Judgement,
     Lens,
     ModelInfo,
+    RepairTable,
     ScoreTable,
     SearchRun,
 )
@@ -104,6 +107,16 @@ class Results:
         if pairs_key == "example":
             return self.example.interactions if self.shows_example() else None
         return self.store.get(pairs_key)
+
+    def correction_cards(self) -> tuple[CorrectionCard, ...]:
+        """The corrections, as they are with their default settings."""
+        names = CorrectionCard.__dataclass_fields__
+        made = [cls() for cls in CORRECTIONS.classes()]
+        return tuple(CorrectionCard(**{name: getattr(c, name) for name in names}) for c in made)
+
+    def repair_table(self, repair_key: str) -> RepairTable | None:
+        """The corrections of a plan that a finished job named; None if forgotten."""
+        return self.store.get(repair_key)
 
     @property
     def example_lens(self) -> Lens | None:

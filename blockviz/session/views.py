@@ -38,6 +38,8 @@ class Visitor:
     # Every search this visitor has run of this model, oldest first.
     searches: tuple[str, ...] = ("example",)
     pairs_key: str = "example"
+    # Every table of corrections this visitor has made of this model, oldest first.
+    repairs: tuple[str, ...] = ("example",)
     removed: tuple[str, ...] = ()
     past: tuple[tuple[str, ...], ...] = ()
     future: tuple[tuple[str, ...], ...] = ()

@@ -24,6 +24,8 @@ from blockviz.session.objectives import objective_metric
 from blockviz.session.opening import open_windows
 from blockviz.session.pairing import pairs_windows, road_of
 from blockviz.session.refusals import out_of_time
+from blockviz.session.repair_views import RepairRequest
+from blockviz.session.repairing import repair_request
 from blockviz.session.results import Results
 from blockviz.session.scoring import check_request, score_windows
 from blockviz.session.search_views import PairsRequest, SearchRequest
@@ -37,6 +39,8 @@ from blockviz.types import (
     Judgement,
     ModelInfo,
     Progress,
+    PruningPlan,
+    RepairTable,
     ScoreTable,
     SearchRun,
     passing,
@@ -142,6 +146,17 @@ class Work(Results):
             return {"pairs_key": where, "warning": ""}
 
         yield from self._limited(found, keep)
+
+    def _repair(self, request: RepairRequest) -> Iterator[Progress | Done]:
+        model, _ = self._loaded()
+
+        def keep(table: RepairTable) -> dict[str, str]:
+            asked = replace(request, plan=PruningPlan(table.removed))
+            where = key("repair", table.provenance, table.evaluation, asked)
+            self.store.put(where, table)
+            return {"repair_key": where, "warning": table.warning}
+
+        yield from self._limited(repair_request(model, request), keep)
 
     def _ledger(self, model: BlockModel, metric: Any, engine: str) -> Ledger:
         return open_ledger(model, metric, engine=engine, folder=self._records)

@@ -59,6 +59,18 @@ def write_pair(
     yield Done(replace(so_far, first_difference=difference, is_complete=True))
 
 
+def write_text(
+    model: BlockModel, prompt: str, *, max_new_tokens: int, is_chat: bool, name: str = "repaired"
+) -> Events:
+    """Done(text) of a model as it is, greedy; for one that was repaired, which no store knows."""
+    ids, text = prompt_ids(model, prompt, is_chat=is_chat), ""
+    texts = continue_greedily(model, ids, max_new_tokens=max_new_tokens)
+    with contextlib.closing(texts):
+        for n, text in enumerate(texts, 1):
+            yield Progress(f"writing, {name}", n, max_new_tokens, partial=text)
+    yield Done(text)
+
+
 def first_difference(a: str, b: str) -> int | None:
     """Index of the first character at which two texts part; None if they are equal."""
     if a == b:

@@ -7,6 +7,7 @@ from blockviz.types.interactions import Interactions
 from blockviz.types.judgement import Judgement, Measured
 from blockviz.types.lens import Lens
 from blockviz.types.plan import PruningPlan
+from blockviz.types.repair import CHANNELS, PlaceFit, RepairRow, RepairTable
 from blockviz.types.scores import (
     AblationTable,
     BlockStatistics,
@@ -30,6 +31,7 @@ from blockviz.types.search import (
 from blockviz.types.tasks import TASK_MODES, LetterPrompts, TaskRow, TaskSet
 
 __all__ = [
+    "CHANNELS",
     "PARTS",
     "TASK_MODES",
     "UNITS",
@@ -53,11 +55,14 @@ __all__ = [
     "Measured",
     "ModelInfo",
     "Part",
+    "PlaceFit",
     "Progress",
     "Provenance",
     "PruningPlan",
     "Readout",
     "RemovedSet",
+    "RepairRow",
+    "RepairTable",
     "ScoreTable",
     "Scores",
     "SearchRun",
