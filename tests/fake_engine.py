@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from fake_repair import CORRECTIONS, growing_repair, make_repair
 from fake_search import (
     PRESETS,
     STRATEGIES,
@@ -21,6 +22,7 @@ from blockviz.errors import BadInput, BadSource
 from blockviz.job_view import JobView
 from blockviz.rankings import Between, between, read_scores, tied_with
 from blockviz.session.findings import Findings, Intervals, findings_of, intervals_of, run_label
+from blockviz.session.repair_views import CorrectionCard, RepairRequest
 from blockviz.session.search_views import (
     PairsRequest,
     PresetCard,
@@ -49,6 +51,7 @@ from blockviz.types import (
     Progress,
     Provenance,
     PruningPlan,
+    RepairTable,
     Scores,
     ScoreTable,
     SearchRun,
@@ -173,6 +176,7 @@ class FakeEngine:
         self._pairs = {
             "example": make_pairs(self.info, PairsRequest(ScoreRequest()), dataset=words)
         }
+        self._repairs: dict[str, RepairTable] = {}
         self._known: dict[frozenset[BlockId], LiveResult] = {}
         self._jobs: dict[str, JobView] = {}
         self._cancelled: set[str] = set()
@@ -301,6 +305,33 @@ class FakeEngine:
 
         return self._start("pairs", 20, finish, so_far)
 
+    def correction_cards(self) -> tuple[CorrectionCard, ...]:
+        if self.is_hostile:
+            return tuple(replace(card, title=f"{card.title} {HOSTILE}") for card in CORRECTIONS)
+        return CORRECTIONS
+
+    def repair_table(self, repair_key: str) -> RepairTable | None:
+        return self._repairs.get(repair_key)
+
+    def start_repair(self, request: RepairRequest, *, owner: str, address: str = "") -> str:
+        self.calls.append(f"repair {len(request.plan.removed)}")
+        key = f"repair{len(self._repairs)}"
+        words = HOSTILE if self.is_hostile else "Wikipedia passages"
+        parts = list(growing_repair(self.info, request, words))
+        self._repairs[key] = parts[0]
+
+        def so_far(i: int) -> dict[str, str] | None:
+            if not i or i % 5 or i // 5 >= len(parts):
+                return None
+            self._repairs[key] = parts[i // 5]
+            return {"repair_key": key, "warning": ""}
+
+        def finish() -> dict[str, str]:
+            self._repairs[key] = make_repair(self.info, request, dataset=words)
+            return {"repair_key": key, "warning": HOSTILE if self.is_hostile else ""}
+
+        return self._start("repair", 5 * len(parts), finish, so_far)
+
     def sizes(self, plan: PruningPlan) -> Sizes:
         return Sizes.of(self.info, plan)
 
@@ -402,7 +433,7 @@ class FakeEngine:
         value = BASELINE
         for b in plan.removed:
             value *= 1.003 * table.get(b, BASELINE) / BASELINE
-        error, text = 0.002 if plan.removed else 0.0, "boolq, 8 x 128 tokens"
+        error, text = 0.002 if plan.removed else 0.0, "boolq, 8 × 128 tokens"
         return LiveResult(value, BASELINE, error, 1016, text, "bfloat16", source)
 
     def _continuation(self, prompt: str, plan: PruningPlan, n: int) -> Continuation:

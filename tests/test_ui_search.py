@@ -654,7 +654,7 @@ def test_what_pairs_say_of_the_plan_is_called_a_prediction(engine, visitor):
     one = engine.interactions("example")
     alone = math.exp(one.whole + one.singles[BlockId(18, "attn")])
     assert f"{alone:.1f}" in text
-    assert "32 x 128 tokens" in text
+    assert "32 × 128 tokens" in text
     nothing = replace(visitor, removed=())
     assert InsightHandlers(engine).foretell(Call("s"), nothing)["foretold"]["text"] == ""
 

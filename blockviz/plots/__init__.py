@@ -12,6 +12,8 @@ from blockviz.plots.lens import lens_card, lens_tokens_card
 from blockviz.plots.lines import importance_lines, small_multiples
 from blockviz.plots.matrix import SHADES, MetricMatrix, Shade, scores_of
 from blockviz.plots.palette import cividis, ramp
+from blockviz.plots.repair import fit_card, place_name, repairs_card, row_name, size_card
+from blockviz.plots.repair_channels import has_channels, moment_card, rho_card
 from blockviz.plots.search import search_grid, search_progress
 from blockviz.plots.stability import between_card, stability_card
 from blockviz.plots.table import csv_text, score_rows
@@ -32,22 +34,30 @@ __all__ = [
     "cka_card",
     "csv_text",
     "cumulative_card",
+    "fit_card",
     "gromov_card",
+    "has_channels",
     "heatmap_card",
     "importance_heatmap",
     "importance_lines",
     "label",
     "lens_card",
     "lens_tokens_card",
+    "moment_card",
     "pairs_card",
+    "place_name",
     "provenance_note",
     "ramp",
     "removal_curves",
+    "repairs_card",
+    "rho_card",
+    "row_name",
     "score_rows",
     "scores_of",
     "search_grid",
     "search_progress",
     "singles_card",
+    "size_card",
     "slug",
     "small_multiples",
     "stability_card",

@@ -1,4 +1,4 @@
-"""What a search or the measuring of pairs has found, while it runs and after it."""
+"""What a search, the measuring of pairs or a fit of corrections has found, during and after."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ if TYPE_CHECKING:
     from blockviz.session import Engine
     from blockviz.ui.screen import Update
 
-MOST_SEARCHES = 8
+MOST_SEARCHES = MOST_REPAIRS = 8
+KINDS = ("search", "pairs", "repair")
 
 
 def found(job: JobView | None) -> tuple[str, str] | None:
-    """("search" or "pairs", key) of what a job has found, whole or so far."""
+    """(one of KINDS, key) of what a job has found, whole or so far."""
     result = (job.result or job.partial) if job else None
-    for kind in ("search", "pairs"):
+    for kind in KINDS:
         if isinstance(result, dict) and isinstance(result.get(f"{kind}_key"), str):
             return kind, result[f"{kind}_key"]
     return None
@@ -31,13 +32,18 @@ def with_found(engine: Engine, visitor: Visitor, job: JobView | None) -> Visitor
         return replace(visitor, searches=(*others, key)[-MOST_SEARCHES:])
     if kind == "pairs" and visitor.pairs_key != key and engine.interactions(key):
         return replace(visitor, pairs_key=key)
+    if kind == "repair" and visitor.repairs[-1:] != (key,) and engine.repair_table(key):
+        others = (r for r in visitor.repairs if r != key)
+        return replace(visitor, repairs=(*others, key)[-MOST_REPAIRS:])
     return visitor
 
 
 def step_of(engine: Engine, job: JobView | None) -> Update:
-    """How far a search or pairs have come: the page draws them anew when this changes."""
+    """How far what a job finds has come: the page draws it anew when this changes."""
     kind, key = found(job) or ("", "")
     run = engine.search_run(key) if kind == "search" else None
     pairs = engine.interactions(key) if kind == "pairs" else None
-    size = len(run.steps) if run else len(pairs.pairs) if pairs else 0
+    table = engine.repair_table(key) if kind == "repair" else None
+    sizes = (run and len(run.steps), pairs and len(pairs.pairs), table and len(table.rows))
+    size = next(filter(None, sizes), 0)
     return {"found": kind, "step": f"{key} {size}"} if size else {}

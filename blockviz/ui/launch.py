@@ -19,6 +19,7 @@ from blockviz.ui.learn_tab import build_learn
 from blockviz.ui.load_drawer import build_drawer
 from blockviz.ui.map_tab import build_map
 from blockviz.ui.parts import stylesheet
+from blockviz.ui.repair_tab import build_repair
 from blockviz.ui.screen import Screen, Update
 from blockviz.ui.search_tab import build_search
 from blockviz.ui.theme import Paper
@@ -75,6 +76,9 @@ def _assembled(engine: Engine) -> tuple[gr.Blocks, JobHandlers]:
             with gr.Tab("Search", id="search") as search:
                 screen.add("search", search)
                 build_search(screen, engine)
+            with gr.Tab("Repair", id="repair") as repair:
+                screen.add("repair", repair)
+                build_repair(screen, engine)
             with gr.Tab("Learn", id="learn"):
                 build_learn()
         _first_paint(screen, first)

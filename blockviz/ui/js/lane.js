@@ -6,6 +6,7 @@ draw((v) => {
   // A running job has found more than at the last look.
   if (v.step && v.step !== step && v.found === "search") trigger("searched", {});
   if (v.step && v.step !== step && v.found === "pairs") trigger("paired", {});
+  if (v.step && v.step !== step && v.found === "repair") trigger("fitted", {});
   step = v.step || step;
   root.hidden = !v.text;
   root.dataset.state = v.state;

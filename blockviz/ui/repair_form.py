@@ -1,0 +1,140 @@
+"""The settings of a repair as they stand on the page, the request they make, and it in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from blockviz.errors import BadInput, BadPlan
+from blockviz.session import ScoreRequest, Visitor
+from blockviz.session.repair_views import CorrectionCard, RepairRequest
+from blockviz.ui import inputs
+from blockviz.ui.job_handlers import MAX_SAMPLES, MAX_SEED, MAX_SEQ_LEN
+from blockviz.ui.search_form import texts_to_search
+from blockviz.ui.words import TIMES, grouped
+
+if TYPE_CHECKING:
+    from blockviz.session import Engine
+
+# In the order in which handlers get them.
+FORM = (
+    "corrections", "corrections_more", "repair_text", "repair_samples", "repair_seq_len",
+    "repair_skip", "repair_held", "repair_seed", "measured_text", "measured_samples",
+    "measured_seq_len",
+)  # fmt: skip
+USUAL = ("asc", "hadamard", "mean", "ridge", "replaceme", "writer_refit")
+AUTO = ("auto",)
+MAX_MORE_CHARS, MOST_MORE = 400, 12
+# Least squares on fewer positions a channel than this fits what is chance in them.
+ENOUGH = 5
+
+
+def usual(cards: Sequence[CorrectionCard]) -> list[str]:
+    """The corrections that are ticked at first: a few that differ, or the first ones there are."""
+    names = [card.name for card in cards]
+    return [name for name in names if name in USUAL] or names[:4]
+
+
+def request_of(
+    engine: Engine, visitor: Visitor, *form: Any, is_auto: bool = False
+) -> RepairRequest:
+    """The repair of the visitor's plan that the page asks for.
+
+    is_auto: whatever is ticked, all that an export can carry and several settings of it.
+    """
+    raw = dict(zip(FORM, form, strict=True))
+    plan = visitor.plan()
+    if not plan.removed:
+        raise BadPlan(
+            "What was cut was to be repaired.",
+            "Nothing is removed yet.",
+            "Switch blocks off on the Map, or apply a set that a search found.",
+        )
+    most = engine.limits.n_samples or MAX_SAMPLES
+    n_held = inputs.whole(raw["repair_held"], "The windows held out", low=0, high=most)
+    if is_auto and not n_held:
+        raise BadInput(
+            "The best correction was to be found.",
+            "No window is held out to choose by.",
+            "Hold some out, such as 8.",
+        )
+    return RepairRequest(
+        plan=plan.check(engine.info),
+        corrections=AUTO if is_auto else _corrections(engine, raw),
+        text=_text(engine, raw, "repair", "fitted"),
+        n_skip=inputs.whole(raw["repair_skip"], "The windows to skip", low=0, high=most),
+        n_held=n_held,
+        evaluation=_text(engine, raw, "measured", "measured"),
+    )
+
+
+def said(engine: Engine, request: RepairRequest) -> dict[str, str]:
+    """What is fitted, chosen and measured on what, and a caution where that is too little."""
+    titles = {value: label for label, value in texts_to_search(engine.limits)}
+    text, on = request.text, request.evaluation
+    n = text.n_samples * text.seq_len
+    after = f", after the first {grouped(request.n_skip)}" if request.n_skip else ""
+    held = (
+        f"The {grouped(request.n_held)} windows behind them are only looked at: they say how well "
+        "each fits what it has not seen, and choose the best."
+        if request.n_held
+        else "No window is held out, so nothing is chosen."
+    )
+    few = n < ENOUGH * engine.info.hidden_size
+    cautions = [
+        f"Fewer than {ENOUGH} tokens for each of the {grouped(engine.info.hidden_size)} channels: "
+        "maps fitted by least squares will take chance for structure."
+        if few
+        else "",
+        "Without held-out windows nothing shows a fit that is too close." if not request.n_held
+        else "",
+    ]  # fmt: skip
+    return {
+        "text": f"Fitted on {_windows(text)} = {grouped(n)} tokens of "
+        f"{titles.get(text.calibration, text.calibration)}{after}. {held} "
+        f"Perplexity is measured on {_windows(on)} of "
+        f"{titles.get(on.calibration, on.calibration)}, which neither fits nor chooses.",
+        "note": " ".join(filter(None, cautions)),
+        "source": "",
+        "address": "",
+    }
+
+
+def _windows(text: ScoreRequest) -> str:
+    return f"{grouped(text.n_samples)} {TIMES} {grouped(text.seq_len)}"
+
+
+def _corrections(engine: Engine, raw: dict[str, Any]) -> tuple[str, ...]:
+    """Those that are ticked and those that are written, with settings, each once."""
+    names = [card.name for card in engine.correction_cards()]
+    ticked = raw["corrections"]
+    typed = inputs.text(
+        raw["corrections_more"] or "", "The corrections with settings", max_chars=MAX_MORE_CHARS
+    )
+    written = [item.strip() for item in typed.replace("\n", ",").split(",") if item.strip()]
+    if len(written) > MOST_MORE:
+        raise BadInput(
+            f"{len(written)} corrections with settings were written.",
+            f"At most {MOST_MORE} are taken at once.",
+            "Leave some out.",
+        )
+    for item in written:
+        inputs.choice(item.partition(":")[0], "A correction with settings", names)
+    chosen = () if not ticked and written else inputs.choices(ticked, "Corrections", names)
+    return tuple(dict.fromkeys((*chosen, *written)))
+
+
+def _text(engine: Engine, raw: dict[str, Any], kind: str, what: str) -> ScoreRequest:
+    limits = engine.limits
+    offered = [value for _, value in texts_to_search(limits)]
+    most, longest = limits.n_samples or MAX_SAMPLES, limits.seq_len or MAX_SEQ_LEN
+    return ScoreRequest(
+        calibration=inputs.choice(raw[f"{kind}_text"], f"The {what} text", offered),
+        n_samples=inputs.whole(
+            raw[f"{kind}_samples"], f"The number of {what} windows", low=1, high=most
+        ),
+        seq_len=inputs.whole(
+            raw[f"{kind}_seq_len"], f"The length of {what} windows", low=2, high=longest
+        ),
+        seed=inputs.whole(raw["repair_seed"], "The seed", low=0, high=MAX_SEED),
+    )  # fmt: skip

@@ -1,0 +1,112 @@
+"""The Repair tab in a real Chromium, on the fake engine."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from fake_repair import make_repair
+from playwright.sync_api import expect
+from test_search_tab import PAST_THE_EDGE, drawn, tab
+
+from blockviz.session.repair_views import RepairRequest
+from blockviz.types import BlockId, PruningPlan
+
+pytestmark = pytest.mark.browser
+
+
+def opened(visit, served, query="", **options):
+    page = visit(served, query, **options)
+    tab(page, "Repair")
+    return page
+
+
+def rows(page):
+    return page.locator("#repair-rows tbody tr")
+
+
+def test_a_plan_is_repaired_watched_and_looked_at(serve, visit):
+    page = opened(visit, serve(step=0.3), "?remove=7.attn,18.attn,18.mlp")
+    expect(page.locator("#start-repair")).to_have_text("Fit repairs of 3 removed blocks")
+    expect(page.locator("#repair-says")).to_contain_text("48 × 512")
+    page.locator("#start-repair").click()
+    expect(page.locator("#repair-note")).to_contain_text(re.compile("Fitting: [1-9]"))
+    expect(page.locator("#repair-rows h2")).to_have_text("Corrections so far")
+    expect(rows(page)).to_have_count(8)
+    expect(page.locator("#repair-note")).to_be_hidden()
+    expect(page.locator("#repair-rows tr.best th")).to_contain_text("Writer refit")
+    cards = ("repairs_bars", "repair_fit", "repair_size", "repair_mean", "repair_std", "repair_rho")
+    for card in cards:
+        drawn(page, card).to_be_visible()
+    button = page.get_by_role("button", name="Look at Ridge map below")
+    button.focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#repair_fit-card h2")).to_contain_text("Ridge map")
+    expect(button).to_have_attribute("aria-pressed", "true")
+    expect(button).to_be_focused()
+    expect(page.locator("#repair-row input")).to_have_value("Ridge map")
+    page.locator("#repair-place input").click()
+    page.get_by_role("option", name=re.compile(r"^7\.attn")).click()
+    expect(page.locator("#repair_rho-card h2")).to_contain_text("7.attn")
+
+
+def test_cancel_keeps_what_is_fitted_and_a_reload_finds_it(serve, visit):
+    served = serve(step=0.8)
+    page = opened(visit, served)
+    page.locator("#start-repair").click()
+    expect(page.locator("#repair-note")).to_contain_text(re.compile("Fitting: [1-9]"))
+    again = opened(visit, served, context=page.context)
+    expect(again.locator("#repair-note")).to_contain_text(re.compile("Fitting: [1-9]"))
+    again.locator("#cancel").click()
+    expect(again.locator("#repair-note")).to_contain_text("Partial.")
+    assert served.engine.repair_table("repair0").is_partial
+    drawn(again, "repairs_bars").to_be_visible()
+
+
+def test_the_button_follows_the_plan(serve, visit):
+    page = opened(visit, serve())
+    expect(page.locator("#start-repair")).to_have_text("Fit repairs of 2 removed blocks")
+    page.locator("#reset").click()
+    expect(page.locator("#start-repair")).to_have_text("Nothing is removed yet")
+    expect(page.locator("#start-repair")).to_be_disabled()
+    page.locator("#undo").click()
+    expect(page.locator("#start-repair")).to_be_enabled()
+
+
+def test_a_refused_setting_says_so_and_starts_nothing(serve, visit):
+    served = serve()
+    page = opened(visit, served)
+    page.get_by_role("button", name="Advanced").last.click()
+    page.locator("#corrections-more textarea").fill("nope:ridge=1")
+    page.locator("#start-repair").click()
+    expect(page.locator("#error")).to_contain_text("There is no such choice.")
+    assert served.engine._jobs == {}
+
+
+@pytest.mark.parametrize("width", [1440, 390])
+@pytest.mark.parametrize("n_removed", [1, 40])
+def test_nothing_is_wider_than_the_window(serve, visit, width, n_removed):
+    served = serve(n_layers=80)
+    removed = tuple(BlockId(2 * i, "attn") for i in range(n_removed))
+    request = RepairRequest(PruningPlan(removed), ("asc", "ridge", "fold_asc"))
+    engine = served.engine
+    engine._repairs["example"] = make_repair(
+        engine.info, request, dataset="long_name_" * 9, n_channels=3000
+    )
+    page = visit(served, viewport={"width": width, "height": 900})
+    if not page.get_by_role("tab", name="Repair", exact=True).is_visible():
+        page.locator("#tabs .overflow-menu > button").click()
+        page.locator("#tabs .overflow-dropdown").get_by_text("Repair", exact=True).click()
+    else:
+        tab(page, "Repair")
+    drawn(page, "repair_rho").to_be_visible()
+    drawn(page, "repairs_bars").to_be_visible()
+    assert page.evaluate(PAST_THE_EDGE) == []
+
+
+def test_hostile_names_are_shown_and_never_run(serve, visit):
+    page = opened(visit, serve(is_hostile=True))
+    page.locator("#start-repair").click()
+    drawn(page, "repair_rho").to_be_visible()
+    expect(page.locator("#error")).to_contain_text("${window.pwned=1}")
+    assert page.evaluate("window.pwned") is None
