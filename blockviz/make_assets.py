@@ -82,9 +82,9 @@ def main() -> int:
 
 
 def example_search(model: BlockModel) -> SearchRun:
-    """A greedy search, every candidate on every window: what it says is nobody's luck."""
+    """A greedy search."""
     say("search")
-    request = SearchRequest(blocks=SEARCHED, is_exhaustive=True)
+    request = SearchRequest(blocks=SEARCHED)
     found = drain(search_request(model, request))
     steps = tuple(replace(step, seconds=0.0) for step in found.steps)
     return replace(found, steps=steps, measured=found.measured[:MOST_MEASURED])

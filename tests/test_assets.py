@@ -9,6 +9,7 @@ import math
 import pytest
 from scipy.stats import kendalltau
 
+from blockviz.engine import SetMeter
 from blockviz.evaluate import measure_perplexity
 from blockviz.metrics import METRICS
 from blockviz.models.model import BlockModel
@@ -17,6 +18,7 @@ from blockviz.session.judging import JUDGE_REMOVALS
 from blockviz.session.live import open_live_windows
 from blockviz.session.opening import open_windows
 from blockviz.session.scoring import score_request
+from blockviz.session.search_views import PairsRequest
 from blockviz.session.views import ScoreRequest
 from blockviz.types import BlockId, run
 
@@ -116,6 +118,31 @@ def test_its_judgement_is_of_the_live_text_and_of_its_own_cuts(example: Example)
         ranks = example.table.metrics[name].ranks()
         order = sorted(ranks, key=ranks.__getitem__)
         assert [m.removed for m in curve] == [tuple(order[: n + 1]) for n in range(len(curve))]
+
+
+def test_its_search_and_its_pairs_come_out_again(
+    example: Example, demo_float32: BlockModel
+) -> None:
+    """The whole model, the last set of the search, and one pair, on the text they name."""
+    search, pairs = example.search, example.interactions
+    assert len(search.steps) == 10 and not search.is_partial
+    assert search.provenance.data == example.table.provenance.data
+    assert len(pairs.pairs) == 60 * 59 // 2 and not pairs.is_partial
+    windows = run(open_windows(demo_float32, ScoreRequest()))
+    for removed, number in (((), search.baseline), (search.best.removed, search.best.number)):
+        found = run(measure_perplexity(demo_float32, windows, removed=removed))
+        assert number == pytest.approx(found.value, rel=TOLERANCE)
+    few = run(open_windows(demo_float32, PairsRequest().text))
+    assert few.origin == pairs.provenance.data
+    meter = SetMeter(demo_float32, few, METRICS.get("ppl")(), n_positions=32, seed=42)
+    pair = max(pairs.pairs, key=pairs.pairs.__getitem__)
+    sets = [frozenset(), frozenset([pair[0]]), frozenset([pair[1]]), frozenset(pair)]
+    measuring = meter.values(sets, range(len(few)))
+    with pytest.raises(StopIteration) as end:
+        while True:
+            next(measuring)
+    whole, one, other, both = end.value.value.mean(dim=1).tolist()
+    assert pairs.pairs[pair] == pytest.approx(both - one - other + whole, rel=0.05, abs=0.02)
 
 
 def test_the_example_survives_a_round_trip(example: Example) -> None:

@@ -439,6 +439,20 @@ def test_of_a_writer_features_update_and_streams_are_told(case: str):
         torch.testing.assert_close(pair.y, counted(y), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("weigh", ["none", "size"])
+def test_positions_that_weigh_by_size_are_rows_divided_by_it(weigh: str):
+    draw = torch.Generator().manual_seed(0)
+    read, u, y, old = (torch.randn(n, m, generator=draw) for n, m in ((200, 6), (200, 4), (200, 4),
+                                                                      (4, 6)))  # fmt: skip
+    y = y * torch.logspace(-1, 1, 200)[:, None]
+    place = Place(4, BlockId(0, "mlp"), (), weight=old)
+    fitter = WriterRefit(ridge=0.0, weigh=weigh).fitter(place)
+    fitter.add(Pair(u, y, torch.zeros(200, dtype=torch.int64), update=u, features=read))
+    size = (y**2).mean(1, keepdim=True).sqrt() if weigh == "size" else torch.ones(200, 1)
+    change = np.linalg.lstsq((read / size).numpy(), ((y - u) / size).numpy(), rcond=None)[0]
+    np.testing.assert_allclose(fitter.result().weight, old + torch.tensor(change).T, atol=1e-4)
+
+
 # --- sequential and parallel ----------------------------------------------------------------------
 
 

@@ -16,7 +16,8 @@ class WriterRefit(Correction):
     """W <- W + dW^T, dW = (A^T A + ridge tr(A^T A)/n I)^-1 A^T (y - u), A what the writer reads.
 
     writers: only those in front of a gap, of every MLP, or of every block, from the first gap on.
-    The ridge draws the weight towards what it was.
+    The ridge draws the weight towards what it was. weigh=size: a position counts by the inverse of
+    its stream's mean square, since every block reads the stream divided by its size.
     """
 
     writers: str = field(
@@ -24,6 +25,9 @@ class WriterRefit(Correction):
         metadata={"label": "Writers that are refitted", "choices": ("gap", "mlp", "all")},
     )
     ridge: float = field(default=0.1, metadata=RIDGE)
+    weigh: str = field(
+        default="none", metadata={"label": "Positions weigh", "choices": ("none", "size")}
+    )
 
     name = "writer_refit"
     title = "Writer refit"
@@ -40,16 +44,21 @@ class WriterRefit(Correction):
         return wanted[self.writers]
 
     def fitter(self, place: Place) -> _Fitter:
-        return _Fitter(place, self.ridge)
+        return _Fitter(place, self.ridge, is_weighed=self.weigh == "size")
 
 
 class _Fitter:
-    def __init__(self, place: Place, ridge: float) -> None:
-        self._place, self._ridge = place, ridge
+    def __init__(self, place: Place, ridge: float, *, is_weighed: bool) -> None:
+        self._place, self._ridge, self._is_weighed = place, ridge, is_weighed
         self._sums = LeastSquares(place.weight.shape[1], place.hidden_size)
 
     def add(self, pair: Pair) -> None:
-        self._sums.add(pair.features, pair.y - pair.u)
+        missing = pair.y - pair.u
+        if not self._is_weighed:
+            self._sums.add(pair.features, missing)
+            return
+        weight = pair.y.square().mean(dim=1, keepdim=True).clamp_min(1e-12).rsqrt()
+        self._sums.add(weight * pair.features, weight * missing)
 
     def result(self) -> Writing:
         change = self._sums.solve(self._ridge, is_centred=False)
