@@ -155,7 +155,7 @@ def test_how_many_windows_go_together_changes_nothing(name: str):
     assert tiny.distance(repaired_logits(model, one), repaired_logits(model, all_)) < 1e-5
 
 
-# Prune&Comp, METHODS 4.1.
+# Prune&Comp.
 
 HAND = Pair(
     u=torch.tensor([[1.0, 2.0], [3.0, -2.0], [1.0, 1.0]]),
@@ -261,7 +261,7 @@ def test_T_PC_3_one_positive_factor_and_no_other_number(case: str):
     assert sizes[""] == sizes["bare"]
 
 
-# LinearPatch, METHODS 4.2.
+# LinearPatch.
 
 
 def patch(pair: Pair) -> torch.Tensor:
@@ -370,7 +370,7 @@ def test_T_LP_5_on_a_model_with_one_window(case: str):
     assert found.matrix.abs().max() > 0.01
 
 
-# ASC, METHODS 4.3.
+# ASC.
 
 
 def moments(stream: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -555,7 +555,7 @@ def test_norm_out_meets_the_moments_of_what_the_next_blocks_read(case: str):
         assert meets_moments(read["corrected", block], read["whole", block])
 
 
-# fold-ASC, METHODS 4.4.
+# fold-ASC.
 
 
 def mixed(pair: Pair, made: Writing) -> tuple[torch.Tensor, torch.Tensor]:
@@ -660,7 +660,7 @@ def test_fold_asc_refuses_a_writer_with_a_norm_behind_it():
         learned("gemma3", LAYER_1, FoldAsc())
 
 
-# Least squares, METHODS 4.5.
+# Least squares.
 
 
 def test_T_RIDGE_1_errors_are_nested():
@@ -712,7 +712,7 @@ def test_T_RIDGE_4_what_is_left_is_at_right_angles_to_the_stream():
     assert float((centred.T @ bare).abs().max() / scale) > 1e-2
 
 
-# ReplaceMe, METHODS 4.6.
+# ReplaceMe.
 
 
 @pytest.mark.parametrize("toward", ["identity", "zero"])
