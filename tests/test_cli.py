@@ -288,6 +288,7 @@ def test_ctrl_c_keeps_the_windows_done_so_far(folder: Path, tmp_path: Path) -> N
     argv += ["--n-samples", "1200", "--seq-len", "64", "--engine", "reference"]
     program = (
         "import sys, os, signal, blockviz.session.scoring as s\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "plain = s.sweep\n"
         "def sweep(*a, **k):\n"
         "    for event in plain(*a, **k):\n"

@@ -120,8 +120,10 @@ def test_a_second_run_goes_on_from_what_is_known(
 
 
 # Runs the command line; the signal comes once so many sets have been written down.
+# A shell's background jobs inherit that Ctrl-C is ignored.
 STRUCK = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from blockviz.session.ledger import Ledger
 plain, left = Ledger.put, int(sys.argv[2])
 def put(*entry):

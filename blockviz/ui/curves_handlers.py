@@ -25,7 +25,7 @@ EMPTY = (
 )
 UNKNOWN_MARK = "Your present set was not measured on this text, so it has no mark in the figure."
 OTHER_MODEL = "Another model has been loaded since. Reload the page to see its curves."
-OUTPUTS = (*card_names("curves"), "curve_group", "curve_point", "curves_note")
+OUTPUTS = (*card_names("curves"), "curve_group", "curve_point", "points_sent", "curves_note")
 
 
 class CurvesHandlers:
@@ -35,11 +35,18 @@ class CurvesHandlers:
         self.engine, self.turns, self.drawing = engine, turns, Drawing(engine)
 
     def draw(
-        self, call: Call, visitor: Visitor, group: Any, is_log: Any, point: Any = None
+        self,
+        call: Call,
+        visitor: Visitor,
+        group: Any,
+        is_log: Any,
+        point: Any = None,
+        sent: Any = None,
     ) -> Update:
         """The tab was opened, or a setting, a search or the plan has changed.
 
-        A point that was chosen stays chosen where it is still there.
+        A point that was chosen stays chosen where it is still there. sent: the points that the page
+        has already: a list that is sent again would undo what somebody is typing into it.
         """
         found = curves_cards.groups(self.engine, visitor)
         key = group if isinstance(group, str) and group in found else next(iter(found), "")
@@ -50,18 +57,21 @@ class CurvesHandlers:
         figure = chosen and curves_cards.card(
             self.engine.info, visitor, chosen, is_log=is_log is not False
         )
-        return {
+        update = {
             **card_update("curves", figure),
             "curve_group": gr.update(choices=offered, value=key or None, visible=bool(offered)),
-            "curve_point": gr.update(choices=points, **({"value": None} if is_gone else {})),
             "curves_note": {"text": self._note(visitor, chosen)},
         }
+        if points != sent:
+            update["points_sent"] = points
+            update["curve_point"] = gr.update(
+                choices=points, **({"value": None} if is_gone else {})
+            )
+        return update
 
-    def newest(
-        self, call: Call, visitor: Visitor, group: Any, is_log: Any, point: Any = None
-    ) -> Update:
+    def newest(self, call: Call, visitor: Visitor, group: Any, *settings: Any) -> Update:
         """A search has found something: its text comes first, whatever was looked at before."""
-        return self.draw(call, visitor, None, is_log, point)
+        return self.draw(call, visitor, None, *settings)
 
     def pick(self, call: Call, visitor: Visitor, metric: Any, shade: Any) -> Update:
         """A point of the figure was clicked."""

@@ -110,8 +110,8 @@ def _search_events(
         screen.listen(trigger, search.draw, inputs=shown, **found)
     for trigger in (screen["job"].searched, screen["job"].settled):
         screen.listen(trigger, search.newest, inputs=shown[:2], **found)
-    drawn = {"inputs": ("visitor", "curve_group", "curve_log", "curve_point"), "outputs": CURVES,
-             **last}  # fmt: skip
+    drawn = {"inputs": ("visitor", "curve_group", "curve_log", "curve_point", "points_sent"),
+             "outputs": CURVES, **last}  # fmt: skip
     own = (screen["curve_group"].input, screen["curve_log"].input, screen["curves"].select)
     for trigger in (*own, screen["job"].settled):
         screen.listen(trigger, curves.draw, **drawn)

@@ -126,6 +126,7 @@ def _state(screen: Screen, visitor: object) -> None:
     screen.add("visitor", gr.State(visitor))
     screen.add("picked", gr.State(""))
     screen.add("lens", gr.State(None))
+    screen.add("points_sent", gr.State(None))
     screen.add("jobs", gr.State(dict(NO_JOBS)))
     kept = gr.BrowserState({"job": None}, storage_key="blockviz", secret=BROWSER_KEY)
     screen.add("browser", kept)

@@ -17,7 +17,7 @@ REMOVED = re.compile("removed$")
 KEPT = re.compile("kept$")
 # Visible elements beyond the right edge, those aside that scroll or end in an ellipsis.
 PAST_THE_EDGE = """() => [...document.querySelectorAll("main *")]
-  .filter((e) => !e.closest(".bv-scroll, #table, .bv-chip, .bv-foot"))
+  .filter((e) => !e.closest(".bv-scroll, #table, .bv-chip, .bv-foot, .visually-hidden"))
   .map((e) => [e.getBoundingClientRect(), e.outerHTML.slice(0, 90)])
   .filter(([box]) => box.width && box.right > innerWidth + 1)
   .map(([, markup]) => markup)"""
