@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import combinations
 
 import pytest
 import tiny
@@ -13,7 +14,7 @@ from blockviz.errors import BadInput, UnknownName
 from blockviz.metrics.parsing import parse_metric
 from blockviz.models.model import BlockModel
 from blockviz.session.estimating import estimate_search
-from blockviz.session.ledger import Ledger
+from blockviz.session.ledger import Ledger, window_names
 from blockviz.session.pairing import pairs_windows
 from blockviz.session.search_space import check_search
 from blockviz.session.search_views import PairsRequest, SearchRequest
@@ -85,6 +86,21 @@ def test_each_step_says_how_much_was_run_and_how_sure_it_is(model):
     assert all(s.evaluated <= s.of for s in raced.steps)
     assert raced.n_evaluated < exact.n_evaluated
     assert all(0.95 <= s.confidence <= 1 for s in raced.steps)
+
+
+def test_what_is_asked_once_more_is_not_counted_twice():
+    """Of 20 blocks eleven cost 1 and, once one of them is gone, 50; the others cost 5. So the best
+    of the ten left is asked again, beside the nine that had been left out: 19 reads, not 20."""
+    model = tiny.model("llama", num_hidden_layers=10)
+    blocks, ledger, names = model.info.units("block"), Ledger(), window_names(WINDOWS)
+    cheap = set(blocks[:11])
+    for removed in (*combinations(blocks, 1), *combinations(blocks, 2), ()):
+        n = len(cheap & set(removed))
+        value = 5.0 * (len(removed) - n) + (1 + 50.0 * (n - 1) if n else 0)
+        ledger.put(frozenset(removed), names, [value] * len(names))
+    found = run(search_windows(model, WINDOWS, replace(GREEDY, blocks=2), ledger))
+    assert [(s.evaluated, s.of) for s in found.steps] == [(20, 20), (19, 19)]
+    assert found.best.removed[1] not in cheap
 
 
 def test_a_run_is_a_plan_file_and_comes_back_whole(model):

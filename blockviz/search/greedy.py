@@ -27,7 +27,10 @@ class Greedy(Strategy):
 
     name = "greedy"
     title = "Greedy"
-    meaning = "Removes the block that hurts least, measures all others anew, and goes on."
+    meaning = (
+        "Removes the block that hurts least, measures anew all others that were not far dearer "
+        "before, and goes on."
+    )
     reference = "https://arxiv.org/abs/2406.10594"
     citation = "Zhong et al. 2025, BlockPruner, Algorithm 1; Song et al. 2024, SLEB"
 

@@ -173,7 +173,9 @@ class _Run:
                 except StopIteration as end:
                     values = end.value
                 yield self._progress(n_sets, note, n_more=ask.of - len(sets))
-            evaluated += len(sets) * len(look.windows) / n_windows
+            # One that this search has on all windows, such as the best so far, costs nothing more.
+            n_new = sum(s not in self.known for s in sets)
+            evaluated += n_new * len(look.windows) / n_windows
             try:
                 look = racing.send(values)
             except StopIteration as end:

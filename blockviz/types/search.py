@@ -28,7 +28,7 @@ class Ask:
     sets: tuple[RemovedSet, ...]
     keep: int = 1
     note: str = ""
-    n_settled: int = -1
+    n_settled: int | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.keep <= len(self.sets):
@@ -36,7 +36,7 @@ class Ask:
 
     @property
     def of(self) -> int:
-        return len(self.sets) if self.n_settled < 0 else self.n_settled
+        return len(self.sets) if self.n_settled is None else self.n_settled
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,8 @@ class SearchStep:
 
     `number`: the objective as its paper states it (a perplexity, not nats); None if not measured.
     evaluated, of: sets run and sets asked for by this step, in whole evaluations over all windows.
-    confidence: 1 = as sure as an exhaustive search; seconds: time since the last step.
+    confidence: 1 = as sure as an exhaustive search among the sets that were asked; what a strategy
+    left out by its own rule has no part in it. seconds: time since the last step.
     """
 
     removed: tuple[BlockId, ...]

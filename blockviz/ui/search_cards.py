@@ -102,8 +102,8 @@ def candidates(info: ModelInfo, visitor: Visitor, key: str, run: SearchRun) -> d
         "key": key,
         "title": "Candidates",
         "lead": f"One row a decision, the last one first. Nothing removed: {run.unit_label} "
-        f"{short(run.baseline)}. How sure and full reads: of an exhaustive search, which reads "
-        "every set on the whole text.",
+        f"{short(run.baseline)}. Full reads: of an exhaustive search, which reads every set on the "
+        "whole text. How sure: that it would choose the same among the sets that were raced.",
         "headers": ["Gone", _headed(run.unit_label), *HEADERS],
         "rows": rows,
     }
