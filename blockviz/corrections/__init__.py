@@ -1,9 +1,10 @@
 """Training-free repairs of what a plan cut: one file a method, one interface, one way to fit."""
 
+from blockviz.corrections.applied import repaired_model
 from blockviz.corrections.asc import Asc
 from blockviz.corrections.base import CORRECTIONS, Correction, Fit, Repair
 from blockviz.corrections.diag_ls import DiagLeastSquares
-from blockviz.corrections.fitting import fit, repaired_model
+from blockviz.corrections.fitting import fit
 from blockviz.corrections.fold_asc import FoldAsc
 from blockviz.corrections.linearpatch import Diag, Hadamard
 from blockviz.corrections.mean import Mean

@@ -9,10 +9,11 @@ from typing import Any, ClassVar, Literal, Protocol
 import torch
 from torch import nn
 
+from blockviz.models.model import BlockModel
 from blockviz.registry import Registry
 from blockviz.settings import check_settings
 from blockviz.stats.pairs import ChannelMoments
-from blockviz.types import BlockId, PruningPlan
+from blockviz.types import BlockId, CalibrationSet, Events, PruningPlan
 
 CORRECTIONS: Registry[type[Correction]] = Registry("correction")
 
@@ -123,6 +124,24 @@ class Correction:
 
 
 @dataclass(frozen=True)
+class SelfFitted(Correction):
+    """A correction that is not met place by place: it is trained, or read off the weights alone."""
+
+    def repaired(
+        self,
+        model: BlockModel,
+        plan: PruningPlan,
+        windows: CalibrationSet,
+        *,
+        held: CalibrationSet | None,
+        batch_tokens: int,
+        memory_bytes: int | None,
+    ) -> Events:
+        """Done(Repair); a Progress after every step."""
+        raise TypeError(f"{self.name} does not say how it is fitted")
+
+
+@dataclass(frozen=True)
 class Fit:
     """How well one place was met: moments of (stream there, whole model's stream).
 
@@ -144,7 +163,10 @@ class Fit:
 class Repair:
     """A fitted correction of one plan: modules and weights by block, and how well each fits.
 
-    passes: forward passes over the fit set that the fitting took, the whole model's included.
+    weights: block -> {path below its layer, such as "mlp.up_proj.weight": tensor as the module
+    keeps it}; writers go on top of them. revived: blocks of the plan that stand after all, with
+    weights of their own. passes: forward passes over the fit set that the fitting took, the whole
+    model's included.
     """
 
     correction: Correction
@@ -152,6 +174,8 @@ class Repair:
     maps: Mapping[BlockId, nn.Module] = field(default_factory=dict)
     inputs: Mapping[BlockId, nn.Module] = field(default_factory=dict)
     writers: Mapping[BlockId, Writing] = field(default_factory=dict)
+    weights: Mapping[BlockId, Mapping[str, torch.Tensor]] = field(default_factory=dict)
+    revived: tuple[BlockId, ...] = ()
     fits: tuple[Fit, ...] = ()
     n_tokens: int = 0
     passes: float = 0.0

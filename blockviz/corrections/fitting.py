@@ -8,14 +8,22 @@ there. That takes one pass of each model, and one more over the blocks whose wri
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
-from blockviz.corrections.base import Correction, Fit, Fitter, Pair, Place, Repair, Writing
+from blockviz.corrections.base import (
+    Correction,
+    Fit,
+    Fitter,
+    Pair,
+    Place,
+    Repair,
+    SelfFitted,
+    Writing,
+)
 from blockviz.corrections.places import Stretch, stretches_of
 from blockviz.corrections.rows import (
     Met,
@@ -24,8 +32,10 @@ from blockviz.corrections.rows import (
     check_memory,
     checked_tokens,
     mapped,
+    norm_of,
     opened,
     through,
+    wide,
 )
 from blockviz.models.model import BlockModel
 from blockviz.models.repaired import RepairedModel, linear_writer
@@ -53,23 +63,21 @@ def fit(
     UnsupportedModel where a writer that it changes is none.
     """
     correction.check(model.info.hidden_size)
+    if isinstance(correction, SelfFitted):
+        yield from correction.repaired(
+            model,
+            plan,
+            windows,
+            held=held,
+            batch_tokens=batch_tokens,
+            memory_bytes=memory_bytes,
+        )
+        return
     check_memory(model, [windows] if held is None else [windows, held], memory_bytes)
     n_tokens = checked_tokens(windows, correction)
     running = _Fitting(model, plan, correction)
     yield from running.events(windows, held, batch_tokens)
     yield Done(running.repair(n_tokens))
-
-
-def repaired_model(model: BlockModel, repair: Repair) -> RepairedModel:
-    """The model without the plan's blocks and with the repair in it; `model` is left as it is."""
-    found = RepairedModel(model, repair.plan)
-    for block, writing in repair.writers.items():
-        found.put_writer(block, writing.weight, writing.bias)
-    for block, module in repair.inputs.items():
-        found.put_input(block, module)
-    for block, module in repair.maps.items():
-        found.put_map(block, module)
-    return found
 
 
 @dataclass(frozen=True)
@@ -237,13 +245,13 @@ class _Fitting:
             return [_Site(place.block, self.correction.fitter(place), writer=module)]
         if self.where == "norm_out":
             readers = self.every[self.every.index(stretch) + 1].alive
-            found = [(block, _norm_of(self.whole, block)) for block in readers]
+            found = [(block, norm_of(self.whole, block)) for block in readers]
             return [
-                _Site(b, self.correction.fitter(Place(size, b, gap, norm=_wide(norm))), norm=norm)
+                _Site(b, self.correction.fitter(Place(size, b, gap, norm=wide(norm))), norm=norm)
                 for b, norm in found
             ]
         slot = next((b for b in reversed(gap) if b.part == "mlp"), gap[-1] if gap else None)
-        norm = None if slot is None else _wide(_norm_of(self.whole, slot))
+        norm = None if slot is None else wide(norm_of(self.whole, slot))
         fitter = self.correction.fitter(Place(size, stretch.last, gap, norm=norm))
         return [_Site(stretch.last, fitter)]
 
@@ -286,13 +294,3 @@ def _writer_place(model: RepairedModel, stretch: Stretch) -> Place:
         weight=writer_weight(model, block).detach().float().cpu(),
         bias=None if bias is None else bias.detach().float().cpu(),
     )
-
-
-def _norm_of(model: BlockModel, block: BlockId) -> nn.Module:
-    """The norm that a block reads the stream through."""
-    return model.layers[block.layer].get_submodule(model.family.norms(block.part)[0])
-
-
-def _wide(norm: nn.Module) -> nn.Module:
-    """A copy in float32, as maps compute in."""
-    return copy.deepcopy(norm).float()

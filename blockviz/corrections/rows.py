@@ -141,3 +141,13 @@ def mapped(module: torch.nn.Module, stream: torch.Tensor) -> torch.Tensor:
     """As a RepairedModel does it."""
     wide = stream.float()
     return stream + (module(wide) - wide).to(stream.dtype)
+
+
+def norm_of(model: BlockModel, block: BlockId) -> torch.nn.Module:
+    """The norm that a block reads the stream through."""
+    return model.layers[block.layer].get_submodule(model.family.norms(block.part)[0])
+
+
+def wide(norm: torch.nn.Module) -> torch.nn.Module:
+    """A copy in float32, as maps compute in."""
+    return copy.deepcopy(norm).float()

@@ -25,25 +25,28 @@ class RepairedModel(BlockModel):
     in. A parallel layer's map stands behind its MLP, removed or not.
     """
 
-    def __init__(self, model: BlockModel, plan: PruningPlan) -> None:
+    def __init__(
+        self, model: BlockModel, plan: PruningPlan, *, revived: tuple[BlockId, ...] = ()
+    ) -> None:
         plan.check(model.info)
         shared = {id(t): t for t in (*model.module.parameters(), *model.module.buffers())}
         module = copy.deepcopy(model.module, shared)
         super().__init__(module, model.tokenizer, model.family, model.info)
-        self.plan = plan
+        self.plan, self.revived = plan, frozenset(part for b in revived for part in b.parts)
         self.maps: dict[BlockId, nn.Module] = {}
         self.inputs: dict[BlockId, nn.Module] = {}
         self.writers: dict[BlockId, tuple[torch.Tensor, torch.Tensor | None]] = {}
         self._mapped: dict[int, _MappedLayer] = {}
         for block in plan.removed:
-            for part in block.parts:
+            for part in set(block.parts) - self.revived:
                 take_out(self.layers[part.layer], self.family, part)
 
     @property
     def n_added(self) -> int:
         """Parameters that a stock model has no place for."""
         modules = (*self.maps.values(), *self.inputs.values())
-        return sum(t.numel() for m in modules for t in (*m.parameters(), *m.buffers()))
+        added = sum(t.numel() for m in modules for t in (*m.parameters(), *m.buffers()))
+        return added + self.info.parameters_of(tuple(self.revived))
 
     def put_map(self, block: BlockId, module: nn.Module) -> None:
         """From now on the stream behind the block is module(stream), in float32."""
@@ -80,6 +83,14 @@ class RepairedModel(BlockModel):
         if bias is not None:
             module.bias = nn.Parameter(bias.to(module.bias), requires_grad=False)
         self.writers[block] = (weight, bias)
+
+    def put_weights(self, block: BlockId, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Give parameters of the block's layer, by their path below it, other numbers."""
+        for path, tensor in tensors.items():
+            name, _, attribute = path.rpartition(".")
+            module = self.layers[block.layer].get_submodule(name)
+            kept = tensor.to(getattr(module, attribute))
+            setattr(module, attribute, nn.Parameter(kept.contiguous(), requires_grad=False))
 
 
 def linear_writer(model: BlockModel, block: BlockId) -> nn.Module:

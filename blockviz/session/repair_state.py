@@ -153,7 +153,15 @@ def _taken_apart(model: BlockModel, repair: Repair) -> tuple[Tensors, dict[str, 
         tensors[f"writers/{block}/weight"] = _plain(writing.weight)
         if writing.bias is not None:
             tensors[f"writers/{block}/bias"] = _plain(writing.bias)
-    return tensors, {**places, "writers": [str(b) for b in repair.writers]}
+    for block, own_weights in repair.weights.items():
+        for path, tensor in own_weights.items():
+            tensors[f"weights/{block}/{path}"] = _plain(tensor)
+    return tensors, {
+        **places,
+        "writers": [str(b) for b in repair.writers],
+        "weights": [str(b) for b in repair.weights],
+        "revived": [str(b) for b in repair.revived],
+    }
 
 
 def _path_of(model: BlockModel, norm: nn.Module) -> str:
@@ -187,6 +195,10 @@ def _put_together(model: BlockModel, state: Mapping[str, Any], tensors: Tensors)
         writers={
             BlockId.parse(b): Writing(**_under(tensors, f"writers/{b}/")) for b in state["writers"]
         },
+        weights={
+            BlockId.parse(b): _under(tensors, f"weights/{b}/") for b in state.get("weights", ())
+        },
+        revived=tuple(BlockId.parse(b) for b in state.get("revived", ())),
         n_tokens=state["n_tokens"],
         passes=state["passes"],
         notes=tuple(state["notes"]),
