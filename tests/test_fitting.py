@@ -28,7 +28,7 @@ from blockviz.corrections import (
     fit,
     repaired_model,
 )
-from blockviz.corrections.base import Pair, Place, Where, Writing
+from blockviz.corrections.base import Pair, Place, SelfFitted, Where, Writing
 from blockviz.corrections.maps import Residual, Shift
 from blockviz.corrections.places import stretches_of
 from blockviz.errors import BadInput, UnsupportedModel
@@ -61,9 +61,9 @@ shared = functools.cache(tiny.model)
 
 
 def variants() -> dict[str, Correction]:
-    """Every registered correction, and one more for each other place that it may sit in."""
+    """Every correction that is met place by place, and one more for each other site."""
     found: dict[str, Correction] = {}
-    for cls in CORRECTIONS.classes():
+    for cls in (c for c in CORRECTIONS.classes() if not issubclass(c, SelfFitted)):
         found[cls.name] = cls()
         for setting in fields(cls):
             for choice in setting.metadata.get("choices", ()):

@@ -16,7 +16,7 @@ from blockviz.session.opening import open_model
 from blockviz.session.repair_space import check_repair
 from blockviz.session.repair_state import check_state, save_repair
 from blockviz.session.repair_views import RepairRequest
-from blockviz.session.repairing import repair_request
+from blockviz.session.repairing import UNFINISHED, repair_request
 from blockviz.types import PlaceFit, PruningPlan, RepairRow, RepairTable
 
 NONE = "-"
@@ -44,6 +44,9 @@ def correct(args: argparse.Namespace) -> int:
             n = max(0, len(stop.partial.rows) - 2)
             complain(f"blockviz: stopped; what is written has {n} of {len(labels)} corrections.")
             write_json(args.out, replace(stop.partial, is_partial=True).to_json())
+            if args.state is not None and kept:
+                save_repair(args.state, model, kept[0], stop.partial.provenance)
+                complain(f"blockviz: the best repair so far is in {args.state}.")
         raise
     chosen = found.best or (labels[0] if len(labels) == 1 else "")
     show_corrections(found, n_held=request.n_held, is_single=len(labels) == 1)
@@ -77,16 +80,17 @@ def _check_one_can_be_kept(request: RepairRequest) -> None:
 
 
 class RowLines:
-    """A line on stderr for every row that was not there the last time."""
+    """A line on stderr for every row that was not there the last time, once it is finished."""
 
     def __init__(self) -> None:
         self._n_told = 0
 
     def __call__(self, found: RepairTable) -> None:
-        for row in found.rows[self._n_told :]:
+        rows = [row for row in found.rows if UNFINISHED not in row.notes]
+        for row in rows[self._n_told :]:
             said = row.refused or f"perplexity {_perplexity(row.nll)}, {row.seconds:.1f} s"
             complain(f"{row.correction}: {said}")
-        self._n_told = len(found.rows)
+        self._n_told = len(rows)
 
 
 def show_corrections(found: RepairTable, *, n_held: int, is_single: bool) -> None:

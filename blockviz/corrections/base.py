@@ -86,7 +86,7 @@ class Correction:
     title, meaning, reference, citation: as for metrics. folds: how an export takes it into a stock
     checkpoint without storing more, empty where it needs modules of its own. is_sequential: fitted
     on a stream whose earlier gaps are corrected already; otherwise on the whole model's stream in
-    front of the gap.
+    front of the gap. reads_text: whether it is fitted on any.
     """
 
     tokens: str = field(default="skip_first", metadata=TOKENS)
@@ -99,6 +99,7 @@ class Correction:
     citation: ClassVar[str] = ""
     folds: ClassVar[str] = ""
     is_experimental: ClassVar[bool] = False
+    reads_text: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_settings(self)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 
 class Channels(nn.Module):
@@ -48,3 +49,22 @@ class Residual(nn.Module):
         read = stream if self.norm is None else self.norm(stream).float()
         mapped = stream + read @ self.matrix
         return mapped if self.shift is None else mapped + self.shift
+
+
+class Gated(nn.Module):
+    """stream + (silu(f(stream) @ gate) * (f(stream) @ up)) @ down; f divides by the size of the
+    stream at each position, as the norms of blocks do."""
+
+    def __init__(self, gate: torch.Tensor, up: torch.Tensor, down: torch.Tensor) -> None:
+        super().__init__()
+        for name, matrix in (("gate", gate), ("up", up), ("down", down)):
+            self.register_buffer(name, matrix.float())
+
+    def forward(self, stream: torch.Tensor) -> torch.Tensor:
+        read = stream * (stream.square().mean(dim=-1, keepdim=True) + 1e-6).rsqrt()
+        inner = functional.silu(read @ self.gate) * (read @ self.up)
+        return stream + inner @ self.down
+
+
+# All of them: what a fitted correction is read back from a file as.
+MAPS: tuple[type[nn.Module], ...] = (Channels, Shift, Residual, Gated)

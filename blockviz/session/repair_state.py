@@ -19,7 +19,8 @@ from safetensors.torch import load, save
 from torch import nn
 
 from blockviz.corrections import Repair, maps
-from blockviz.corrections.base import CORRECTIONS, Writing
+from blockviz.corrections.base import CORRECTIONS, Correction, Writing
+from blockviz.corrections.sparsifying import NoCorrection
 from blockviz.errors import BadInput, BadSource, BlockvizError
 from blockviz.models.model import BlockModel
 from blockviz.settings import label_of, parse_method
@@ -27,9 +28,7 @@ from blockviz.types import BlockId, Provenance, PruningPlan
 
 SCHEMA = "blockviz/repair_state/1"
 TENSORS, STATE = "repair.safetensors", "repair.json"
-MAPS: dict[str, type[nn.Module]] = {
-    c.__name__: c for c in (maps.Channels, maps.Shift, maps.Residual)
-}
+MAPS: dict[str, type[nn.Module]] = {c.__name__: c for c in maps.MAPS}
 
 
 def check_state(folder: Path) -> None:
@@ -104,7 +103,7 @@ def _read_state(folder: Path) -> Mapping[str, Any]:
         raise BadSource(
             f"A fitted correction was to be read from {folder.name}.",
             f"There is no {STATE} in it.",
-            "Give the folder that correct --state wrote.",
+            "Give the folder that correct or sparsify wrote with --state.",
         ) from error
     except (OSError, ValueError) as error:
         raise _damaged(folder) from error
@@ -117,7 +116,7 @@ def _damaged(folder: Path) -> BlockvizError:
     return BadSource(
         f"A fitted correction was to be read from {folder.name}.",
         "Its files are damaged, incomplete, or not those of one state.",
-        "Fit the correction anew with correct --state.",
+        "Write it anew with --state of correct or sparsify.",
     )
 
 
@@ -188,7 +187,7 @@ def _put_together(model: BlockModel, state: Mapping[str, Any], tensors: Tensors)
         }
 
     return Repair(
-        correction=parse_method(CORRECTIONS, state["correction"]),
+        correction=_correction(state["correction"]),
         plan=PruningPlan(tuple(BlockId.parse(b) for b in state["removed"])),
         maps=modules("maps"),
         inputs=modules("inputs"),
@@ -203,6 +202,11 @@ def _put_together(model: BlockModel, state: Mapping[str, Any], tensors: Tensors)
         passes=state["passes"],
         notes=tuple(state["notes"]),
     )
+
+
+def _correction(label: str) -> Correction:
+    """Weights may have been changed without a correction."""
+    return NoCorrection() if label == NoCorrection.name else parse_method(CORRECTIONS, label)
 
 
 def _map_of(model: BlockModel, entry: Mapping[str, Any], tensors: Tensors) -> nn.Module:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from blockviz.corrections import Correction, Repair, fit, repaired_model
+from blockviz.corrections import Correction, Repair, Trained, fit, repaired_model
 from blockviz.data import overlap_warning, part_of
 from blockviz.errors import BadInput, UnsupportedModel
 from blockviz.evaluate import Perplexity, measure_perplexity
@@ -34,7 +34,13 @@ from blockviz.types import (
 # So many numbers of channels go into a table; rows beyond have none.
 MOST_NUMBERS = 1_500_000
 
-# Is given the fitted repair of a row each time that row becomes the one to keep.
+# What is trained is measured now and then while it is; for so long it is trained between two
+# measurements, as a multiple of what one takes.
+PATIENCE = 4.0
+UNFINISHED = "Its training was not over: this is the best until then."
+
+# Is given the fitted repair of a row each time that row becomes the one to keep, and while the only
+# one that was asked for is trained, the best so far.
 Keep = Callable[[Repair], None]
 
 
@@ -89,7 +95,14 @@ def repair_windows(
 def fitted(
     model: BlockModel, request: RepairRequest, correction: Correction, windows: FitWindows
 ) -> Events:
-    """Done(Repair) of one correction of a request's plan."""
+    """Done(Repair) of one correction of a request's plan; its steps carry nothing."""
+    for event in _fitting(model, request, correction, windows):
+        yield event if isinstance(event, Done) else replace(event, partial=None)
+
+
+def _fitting(
+    model: BlockModel, request: RepairRequest, correction: Correction, windows: FitWindows
+) -> Events:
     return fit(
         model,
         request.plan,
@@ -127,6 +140,8 @@ class _Run:
     whole: Perplexity | None = None
     n_tokens: int = 0
     n_numbers: int = 0
+    # What measuring a row took, the last time.
+    measuring_seconds: float = 0.0
 
     def events(self, keep: Keep | None) -> Events:
         for name, title, removed in (
@@ -134,11 +149,11 @@ class _Run:
             ("none", "No correction", self.request.plan.removed),
         ):
             row = RepairRow(name, title)
-            yield from self._measured(row, self.model, removed)
+            self.rows.append((yield from self._measured(row, self.model, removed)))
             yield self._progress(name)
         for label, correction in self.corrections.items():
             try:
-                repair = yield from self._row(label, correction)
+                repair = yield from self._row(label, correction, keep)
             except (UnsupportedModel, BadInput) as refusal:
                 self.rows.append(RepairRow(label, correction.title, refused=str(refusal)))
                 repair = None
@@ -148,31 +163,60 @@ class _Run:
             yield self._progress(label)
         yield Done(self.table(is_partial=False))
 
-    def _row(self, label: str, correction: Correction) -> Running:
+    def _row(self, label: str, correction: Correction, keep: Keep | None) -> Running:
         """The repair; its row is there afterwards."""
         started = time.monotonic()
-        events = fitted(self.model, self.request, correction, self.windows)
-        repair: Repair = yield from self._told(events, f"fitting {label}")
-        seconds = time.monotonic() - started
-        repaired = repaired_model(self.model, repair)
+        repair: Repair = yield from self._fitted(label, correction, keep)
         self.n_tokens = max(self.n_tokens, repair.n_tokens)
-        fits = place_fits(repair.fits, with_channels=self.n_numbers < MOST_NUMBERS)
-        self.n_numbers += sum(len(c) for f in fits for c in f.channels.values())
+        row = yield from self._met(label, repair, time.monotonic() - started)
+        self.rows.append(row)
+        self.n_numbers += sum(len(c) for f in row.fits for c in f.channels.values())
+        return repair
+
+    def _fitted(self, label: str, correction: Correction, keep: Keep | None) -> Running:
+        """The repair. While it is trained, a table now and then has a row of the best so far, which
+        is what stays if nothing comes after it."""
+        started = latest = time.monotonic()
+        is_trained = isinstance(correction, Trained)
+        with contextlib.closing(
+            _fitting(self.model, self.request, correction, self.windows)
+        ) as events:
+            for event in events:
+                if isinstance(event, Done):
+                    return event.result
+                loss = f"{event.note}; " if is_trained and event.note else ""
+                note = loss + self._place()
+                yield replace(event, stage=f"fitting {label}", note=note, partial=None)
+                repair, now = event.partial, time.monotonic()
+                if repair is None:
+                    continue
+                if keep is not None and len(self.corrections) == 1:
+                    keep(repair)
+                if now - latest >= PATIENCE * self.measuring_seconds:
+                    row = yield from self._met(label, repair, now - started)
+                    row = replace(row, notes=(*row.notes, UNFINISHED))
+                    yield self._progress(label, *(() if row.refused else (row,)))
+                    latest = time.monotonic()
+        raise RuntimeError("the task ended without a result")
+
+    def _met(self, label: str, repair: Repair, seconds: float) -> Running:
+        """The row of a repair."""
+        repaired = repaired_model(self.model, repair)
         row = RepairRow(
             label,
-            correction.title,
+            repair.correction.title,
             n_added=added_by(repair, repaired),
-            folds=correction.folds,
+            folds=repair.correction.folds,
             passes=round(repair.passes, 3),
             seconds=round(seconds, 3),
             notes=repair.notes,
-            fits=fits,
+            fits=place_fits(repair.fits, with_channels=self.n_numbers < MOST_NUMBERS),
         )
-        yield from self._measured(row, repaired, ())
-        return repair
+        return (yield from self._measured(row, repaired, ()))
 
     def _measured(self, row: RepairRow, model: BlockModel, removed: tuple[BlockId, ...]) -> Running:
-        """Puts the row into the table, with its perplexity on both texts."""
+        """The row with its perplexity on both texts."""
+        started = time.monotonic()
         events = measure_perplexity(model, self.evaluation, removed=removed)
         found: Perplexity = yield from self._told(events, f"measuring {row.correction}")
         selection = None
@@ -180,20 +224,17 @@ class _Run:
             events = measure_perplexity(model, self.windows.held, removed=removed)
             held: Perplexity = yield from self._told(events, f"measuring {row.correction}")
             selection = held.nll if math.isfinite(held.nll) else None
+        self.measuring_seconds = time.monotonic() - started
         self.whole = self.whole or found
         if not math.isfinite(found.nll):
-            reason = no_number(row.correction)
-            self.rows.append(RepairRow(row.correction, row.title, refused=reason))
-            return
-        self.rows.append(
-            replace(
-                row,
-                nll=found.nll,
-                stderr=found.nll_stderr,
-                rise=found.nll - self.whole.nll,
-                rise_stderr=found.rise_stderr(self.whole),
-                selection=selection,
-            )
+            return RepairRow(row.correction, row.title, refused=no_number(row.correction))
+        return replace(
+            row,
+            nll=found.nll,
+            stderr=found.nll_stderr,
+            rise=found.nll - self.whole.nll,
+            rise_stderr=found.rise_stderr(self.whole),
+            selection=selection,
         )
 
     def _told(self, events: Events, stage: str) -> Running:
@@ -205,9 +246,9 @@ class _Run:
                 yield replace(event, stage=stage, note=self._place(), partial=None)
         raise RuntimeError("the task ended without a result")
 
-    def _progress(self, name: str) -> Progress:
+    def _progress(self, name: str, *unfinished: RepairRow) -> Progress:
         done, total = len(self.rows), 2 + len(self.corrections)
-        table = self.table(is_partial=True)
+        table = self.table(*unfinished, is_partial=True)
         return Progress(f"measured {name}", done, total, self._place(), partial=table)
 
     def _place(self) -> str:
@@ -216,12 +257,12 @@ class _Run:
     def best(self) -> str:
         return best_of(self.rows)
 
-    def table(self, *, is_partial: bool) -> RepairTable:
+    def table(self, *unfinished: RepairRow, is_partial: bool) -> RepairTable:
         return RepairTable(
             provenance=provenance_of(self.model, self.windows.fit.origin),
             evaluation=provenance_of(self.model, self.evaluation.origin),
             removed=self.request.plan.removed,
-            rows=tuple(self.rows),
+            rows=(*self.rows, *unfinished),
             n_tokens=self.n_tokens,
             n_predicted=self.whole.n_tokens if self.whole else 0,
             best=self.best(),

@@ -88,6 +88,7 @@ def said(engine: Engine, request: RepairRequest) -> dict[str, str]:
         else "",
         "Without held-out windows nothing shows a fit that is too close." if not request.n_held
         else "",
+        *_slow(engine, request),
     ]  # fmt: skip
     return {
         "text": f"Fitted on {_windows(text)} = {grouped(n)} tokens of "
@@ -98,6 +99,13 @@ def said(engine: Engine, request: RepairRequest) -> dict[str, str]:
         "source": "",
         "address": "",
     }
+
+
+def _slow(engine: Engine, request: RepairRequest) -> list[str]:
+    """What is asked for and stands apart from all others, such as by the time it takes."""
+    asked = {item.partition(":")[0] for item in request.corrections}
+    cards = [card for card in engine.correction_cards() if card.is_experimental]
+    return [f"{card.title}: {card.meaning}" for card in cards if card.name in asked]
 
 
 def _windows(text: ScoreRequest) -> str:
