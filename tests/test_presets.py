@@ -6,6 +6,7 @@ from dataclasses import fields
 
 import pytest
 
+from blockviz.corrections import CORRECTIONS
 from blockviz.errors import UnknownName
 from blockviz.metrics import METRICS, parse_metric
 from blockviz.search import PRESETS, STRATEGIES, Preset, preset
@@ -21,7 +22,7 @@ def test_every_setting_is_one_of_a_search(recipe: Preset):
     known = {f.name for f in fields(SearchRequest)} | {"protect_first_share"}
     assert set(recipe.settings) <= known - TARGETS - {"preset"}
     assert set(recipe.settings.get("text", {})) <= {f.name for f in fields(ScoreRequest)}
-    assert {"objective", "strategy", "unit"} <= set(recipe.settings)
+    assert {"strategy", "unit"} <= set(recipe.settings)
 
 
 @pytest.mark.parametrize("recipe", PRESETS, ids=lambda p: p.name)
@@ -30,7 +31,12 @@ def test_every_name_is_known_and_the_unit_fits(recipe: Preset):
     strategy = parse_method(STRATEGIES, settings["strategy"])
     assert settings["unit"] in strategy.units
     assert not strategy.is_experimental
-    assert parse_metric(settings["objective"]).name in METRICS.names()
+    # A merge goes by a measure of its own.
+    assert bool(strategy.objective) != ("objective" in settings)
+    if "objective" in settings:
+        assert parse_metric(settings["objective"]).name in METRICS.names()
+    for repair in filter(None, (recipe.repair, settings.get("with_repair"))):
+        parse_method(CORRECTIONS, repair)
     assert bool(strategy.wants) == ("scores" in settings)
     if "scores" in settings:
         metric = parse_metric(settings["scores"])

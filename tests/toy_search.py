@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from blockviz.search import Goal, Space, Strategy, race
-from blockviz.types import Answer, Ask, BlockId, Chosen, RemovedSet, parts_of
+from blockviz.types import Answer, Ask, BlockId, Chosen, RemovedSet, Rescore, parts_of
 
 Objective = Callable[[RemovedSet], float]
 WindowValues = Callable[[RemovedSet], np.ndarray]
@@ -58,6 +58,8 @@ def _played(strategy: Strategy, space: Space, answered: Callable[[Ask], Answer])
         told = None
         if isinstance(said, Chosen):
             decisions.append(said)
+        elif isinstance(said, Rescore):
+            told = space.scores
         else:
             asks.append(said)
             told = answered(said)

@@ -13,6 +13,7 @@ from blockviz.cli.options import check_out
 from blockviz.cli.repair_commands import correct
 from blockviz.cli.requests import request_of
 from blockviz.cli.search_commands import pairs, search
+from blockviz.cli.sparsify_commands import sparsify
 from blockviz.session import Engine
 from blockviz.session.catalogue import (
     corrections_json,
@@ -103,7 +104,8 @@ def show_preset(preset: dict[str, Any]) -> None:
     own = {k: v for k, v in preset["settings"].items() if k != "text"}
     sets = ", ".join(f"{name}={value}" for name, value in {**own, **text}.items())
     say(f"{preset['name']}: {preset['title']}")
-    for line in (preset["meaning"], sets, preset["note"], source_of(preset)):
+    repair = preset["repair"] and f"repaired by {preset['repair']}"
+    for line in (preset["meaning"], sets, repair, preset["note"], source_of(preset)):
         if line:
             say(f"{'':<16}{line}")
     say()
@@ -185,6 +187,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "search": search,
     "pairs": pairs,
     "correct": correct,
+    "sparsify": sparsify,
     "evaluate": evaluate,
     "judge": judge,
     "stability": stability,

@@ -32,6 +32,7 @@ EPILOG = """examples:
   blockviz evaluate --remove 18.attn --tasks piqa,arc_easy --limit 100
   blockviz correct --plan plan.json --auto --state repair
   blockviz evaluate --plan plan.json --correction none,writer_refit
+  blockviz sparsify --plan plan.json --score cvr,wanda --pattern 2:4 --energy row,column
   blockviz generate --remove 18.attn --prompt "The capital of France is"
   blockviz app
 """
@@ -98,6 +99,8 @@ def build_parser() -> argparse.ArgumentParser:
     _pairs(commands.add_parser("pairs", help="what two blocks cost together beyond each alone"))
 
     _correct(commands.add_parser("correct", help="repair what a plan cut, and show what it buys"))
+
+    _sparsify(commands.add_parser("sparsify", help="make weights of what is left of a model zero"))
 
     evaluate = commands.add_parser("evaluate", help="perplexity of the original and of a plan")
     add_model(evaluate)
@@ -177,9 +180,11 @@ def _search(parser: argparse.ArgumentParser) -> None:
     add("--protect-last", type=int, metavar="N", help="keep the last N layers [0]")
     add("--pool", metavar="M:SHARE", help="bi:0.5 = only the half with the lowest bi [all]")
     add("--scores", metavar="M", help="metric of strategies that go by scores [bi, or cos_win]")
+    add("--with-repair", metavar="NAME", help="repair what is cut as it goes, by this correction")
+    add("--repair-samples", type=int, metavar="N", help="windows behind those to fit it on [64]")
     doubt = parser.add_mutually_exclusive_group()
     doubt.add_argument(
-        "--level", type=float, metavar="P", help="doubt that a decision may leave [0.05]"
+        "--level", type=float, metavar="P", help="doubt that a decision may leave [0.01]"
     )
     doubt.add_argument(
         "--exhaustive",
@@ -241,6 +246,26 @@ def _correct(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--state", type=Path, metavar="DIR", help="save the fitted one, or the best of several"
     )
+    add_out(parser)
+
+
+def _sparsify(parser: argparse.ArgumentParser) -> None:
+    add_model(parser)
+    add_plan(parser)
+    add = parser.add_argument
+    add("--score", default="cvr", metavar="NAME,...", help="what a weight is worth: cvr, wanda or "
+        "magnitude; cvr:alpha=0.3:group=matrix sets values [%(default)s]")  # fmt: skip
+    add("--pattern", default="0.5", metavar="P", help="0.5 = this share becomes zero; 2:4, 4:8 = "
+        "N of every M inputs in a row are kept [%(default)s]")  # fmt: skip
+    add("--energy", default="none", metavar="AXIS,...", help="column, row or both: the rest gets "
+        "their energy back; every score with and without it [%(default)s]")  # fmt: skip
+    add("--energy-clip", default="0.5,2", metavar="LO,HI", help="of its factor [%(default)s]")
+    _correction(parser, "NAME", "fitted before any weight is made zero")
+    add_fit(parser)
+    add_text(parser, "--data", "text to measure on", n_samples=16, seq_len=512)
+    add_memory(parser)
+    add("--state", type=Path, metavar="DIR", help="save the weights by a single score, with "
+        "energy if asked")  # fmt: skip
     add_out(parser)
 
 

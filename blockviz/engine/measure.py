@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import zlib
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,13 +10,14 @@ from typing import Protocol
 import torch
 
 from blockviz.engine.branches import Branches
+from blockviz.engine.positions import sample
 from blockviz.engine.reader import BatchReader, Dense, readout_of
 from blockviz.engine.roads import ReferenceRoad
 from blockviz.engine.sweep import OutputMetric
 from blockviz.engine.trunk import Trunk
 from blockviz.evaluate.perplexity import next_tokens
 from blockviz.models.model import BlockModel
-from blockviz.models.stage import Head
+from blockviz.models.stage import Head, Stage
 from blockviz.types import CalibrationBatch, CalibrationSet, Readout, RemovedSet
 
 log = logging.getLogger(__name__)
@@ -49,8 +49,9 @@ class SetMeter:
     """Window values of removed sets under one metric, each stretch of the model run once.
 
     `memory_bytes` bounds the streams that are alive at once. What a metric compares with is always
-    the whole model, not what a search has left of it. `n_positions`: only so many positions of each
-    window are read, the same of all sets, drawn by `seed`.
+    the whole model, not what a search has left of it: `whole`, where `model` has been changed.
+    `n_positions`: only so many positions of each window are read, the same of all sets, drawn by
+    `seed`.
     """
 
     def __init__(
@@ -63,13 +64,15 @@ class SetMeter:
         memory_bytes: int = 1 << 30,
         n_positions: int | None = None,
         seed: int = 0,
+        whole: BlockModel | None = None,
     ) -> None:
         self._model, self._windows, self._metric = model, windows, metric
+        self._original = whole
         share = HEAD_PART * (2 if metric.compares_logits else 1)
         self._head = Head(model, chunk_bytes=min(HEAD_BYTES, memory_bytes // share))
         self._n_layers = model.info.n_layers
         self._chunk_tokens, self._memory_bytes = chunk_tokens, memory_bytes
-        self._sampled = _sample(windows, n_positions, seed)
+        self._sampled = sample(windows, n_positions, seed)
         self._trunk = Trunk(memory_bytes // TRUNK_PART)
         # Of the whole model, only what the head reads.
         self._whole = Trunk(memory_bytes // TRUNK_PART if metric.reads_dense else 0)
@@ -109,7 +112,7 @@ class SetMeter:
     def _batch(
         self, windows: list[int], sets: Sequence[RemovedSet]
     ) -> Generator[None, None, dict[RemovedSet, torch.Tensor]]:
-        batch = _rows(self._windows, windows)
+        batch = self._windows.rows(windows)
         read = None if self._sampled is None else self._sampled[windows]
         branches = Branches(
             self._model,
@@ -121,6 +124,11 @@ class SetMeter:
         reader = _Reader(self._head, batch, self._metric, read)
         found: dict[RemovedSet, torch.Tensor] = {}
         dense = self._whole.get(windows, self._n_layers)
+        if dense is None and self._metric.reads_dense and self._original is not None:
+            stage = Stage(self._original, batch)
+            dense = stage.run(stage.stream, 0, EMPTY)
+            self._whole.put(windows, self._n_layers, dense)
+            yield
         for group in branches.groups(sets, self._for_streams()):
             wants_dense = self._metric.reads_dense and dense is None
             streams = yield from branches.run([EMPTY, *group] if wants_dense else list(group))
@@ -258,7 +266,7 @@ class ReferenceMeter:
     def values(self, sets: Sequence[RemovedSet], windows: Sequence[int]) -> Measuring:
         found = torch.empty(len(sets), len(windows), dtype=torch.float64)
         for start in range(0, len(windows), self._size):
-            batch = _rows(self._windows, windows[start : start + self._size])
+            batch = self._windows.rows(windows[start : start + self._size])
             reader = BatchReader(batch, [self._metric])
             if self._metric.reads_dense:
                 reader.read(ReferenceRoad(self._model, batch, EMPTY), None)
@@ -272,28 +280,7 @@ class ReferenceMeter:
         return found
 
 
-def _rows(windows: CalibrationSet, wanted: Sequence[int]) -> CalibrationBatch:
-    rows = list(wanted)
-    return CalibrationBatch(windows.input_ids[rows], windows.attention_mask[rows])
-
-
 def _is_out_of_memory(error: Exception) -> bool:
     """Whether an allocation failed: torch says so in three ways."""
     is_named = isinstance(error, MemoryError | torch.OutOfMemoryError)
     return is_named or "allocate memory" in str(error) or "not enough memory" in str(error)
-
-
-def _sample(windows: CalibrationSet, n: int | None, seed: int) -> torch.Tensor | None:
-    """(window, seq) bool: n positions with a next token of each window; None where all are read."""
-    if n is None:
-        return None
-    _, has_target = next_tokens(CalibrationBatch(windows.input_ids, windows.attention_mask))
-    drawn = torch.stack([_drawn(ids, seed) for ids in windows.input_ids])
-    first = drawn.masked_fill(~has_target, 2.0).argsort(dim=1).argsort(dim=1) < n
-    return first & has_target
-
-
-def _drawn(ids: torch.Tensor, seed: int) -> torch.Tensor:
-    """(seq,) random numbers that hang on a window's own tokens, wherever it stands."""
-    own = zlib.crc32(ids.cpu().numpy().tobytes(), zlib.crc32(str(seed).encode()))
-    return torch.rand(len(ids), generator=torch.Generator().manual_seed(own))

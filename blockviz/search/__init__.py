@@ -7,8 +7,10 @@ from blockviz.search.oneshot import OneShot
 from blockviz.search.window import Window
 from blockviz.search.beam import Beam
 from blockviz.search.swap import Swap
+from blockviz.search.repaired import Iterative, RepairGreedy
 from blockviz.search.tale import AccuracyStep, Tale, TaleResult, tale
 from blockviz.search.bonsai import Bonsai
+from blockviz.search.merging import Laco, SlidingMerge
 from blockviz.search.policy import Policy
 
 # isort: on
@@ -24,11 +26,15 @@ __all__ = [
     "Bonsai",
     "Goal",
     "Greedy",
+    "Iterative",
+    "Laco",
     "Look",
     "OneShot",
     "Policy",
     "Preset",
     "Raced",
+    "RepairGreedy",
+    "SlidingMerge",
     "Space",
     "Strategy",
     "Swap",

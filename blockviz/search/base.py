@@ -95,7 +95,9 @@ class Strategy:
 
     title, meaning, reference, citation: as for metrics. wants: what it needs beside an objective:
     "scores" of a metric for every unit, "windows" distances of runs of layers. units: where it can
-    search. is_experimental: not meant to be relied on; ends_itself: it needs no target.
+    search. is_experimental: not meant to be relied on; ends_itself: it needs no target. repair: the
+    correction it measures with where none is given, None for a strategy that measures without;
+    objective: what it goes by whatever is asked for, empty where that is free.
     """
 
     name: ClassVar[str]
@@ -107,6 +109,8 @@ class Strategy:
     units: ClassVar[tuple[str, ...]] = ("block", "layer", "attn", "mlp")
     is_experimental: ClassVar[bool] = False
     ends_itself: ClassVar[bool] = False
+    repair: ClassVar[str | None] = None
+    objective: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -121,6 +125,10 @@ class Strategy:
     def n_sets(self, space: Space) -> int:
         """How many sets it asks for at most, for an estimate of the time."""
         raise TypeError(f"{self.name} does not say how much it asks")
+
+    def n_fits(self, space: Space) -> int:
+        """How many repairs it fits at most."""
+        return 0
 
     def search(self, space: Space) -> Searching:
         """The search; BadInput where the space has nothing that may be removed."""

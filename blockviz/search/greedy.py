@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Generator
 from dataclasses import dataclass, field
 
 from blockviz.search.base import STRATEGIES, Space, Strategy, check_space
 from blockviz.search.deciding import decided
 from blockviz.search.lazy import Prices
-from blockviz.types import Ask, Chosen, Searching, parts_of
+from blockviz.types import Answer, Ask, BlockId, Chosen, Searching, parts_of
 
 
 @STRATEGIES.register
@@ -51,6 +52,17 @@ class Greedy(Strategy):
 
 def greedy_step(space: Space, chosen: Chosen, prices: Prices) -> Searching:
     """The best set with one unit more, or None where nothing may go."""
+    found = yield from cheapest(space, chosen, prices, 1)
+    if found is None:
+        return None
+    units, answers = found
+    return decided((*chosen.removed, units[0]), answers[-1].value, answers)
+
+
+def cheapest(
+    space: Space, chosen: Chosen, prices: Prices, n: int
+) -> Generator[Ask, Answer, tuple[tuple[BlockId, ...], list[Answer]] | None]:
+    """The `n` units whose removal raises the objective least, the least first, and the askings."""
     removed = chosen.removed
     before = space.baseline if chosen.value is None else chosen.value
     units = space.next_units(removed)
@@ -58,15 +70,18 @@ def greedy_step(space: Space, chosen: Chosen, prices: Prices) -> Searching:
         return None
     prices.next_turn()
     asked, seen, answers = prices.worth_a_look(units), set(), []
+    best: tuple[BlockId, ...] = ()
     while asked:
         sets = {parts_of((*removed, u)): u for u in asked}
         n_settled = 0 if answers else len(units)
-        answer = yield Ask(tuple(sets), note=f"removal {len(removed) + 1}", n_settled=n_settled)
+        keep = min(n, len(sets))
+        note = f"removal {len(removed) + 1}"
+        answer = yield Ask(tuple(sets), keep=keep, note=note, n_settled=n_settled)
         answers.append(answer)
-        unit, rise = sets[answer.best[0]], answer.value - before
+        best, rise = tuple(sets[s] for s in answer.best), answer.value - before
         prices.learn({u: rise + answer.gaps.get(s, math.nan) for s, u in sets.items()})
         # Where the cheapest is dearer than it was, more of those left out might be cheaper.
         seen |= set(asked)
         late = set(units) - seen - set(prices.too_dear(units, rise))
-        asked = tuple(u for u in units if u in late or u == unit) if late else ()
-    return decided((*removed, unit), answer.value, answers)
+        asked = tuple(u for u in units if u in late or u in best) if late else ()
+    return best, answers

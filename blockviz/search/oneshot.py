@@ -38,7 +38,7 @@ class OneShot(Strategy):
 
     def search(self, space: Space) -> Searching:
         check_space(space)
-        _check_scores(space)
+        check_scores(space.units, space.scores)
         return (yield from measured(space, lowest_first(space, space.scores)))
 
 
@@ -76,12 +76,13 @@ def measured(space: Space, nested: tuple[Removed, ...], before: Iterable[Answer]
     return chosen
 
 
-def _check_scores(space: Space) -> None:
-    unscored = [u for u in space.units if not math.isfinite(space.scores.get(u, math.nan))]
+def check_scores(units: Iterable[BlockId], scores: Mapping[BlockId, float]) -> None:
+    """BadInput where a unit has no score, or one that is no number."""
+    units = tuple(units)
+    unscored = [u for u in units if not math.isfinite(scores.get(u, math.nan))]
     if unscored:
         raise BadInput(
             "The candidates were to be ordered by their scores.",
-            f"Of {len(space.units)} candidates {len(unscored)} have none, the first is "
-            f"{unscored[0]}.",
+            f"Of {len(units)} candidates {len(unscored)} have none, the first is {unscored[0]}.",
             "Order by a metric that scores this unit, such as bi.",
         )

@@ -17,7 +17,8 @@ class Preset:
     settings: fields of a search request by their names, those of its text under `text`; what a
     recipe leaves open is not there. `protect_first_share` is no such field: it stands for that
     share of the model's layers, and `protect_first` counts on top of it. How far to cut is never
-    set: the target is the reader's.
+    set: the target is the reader's. repair: the correction, or merge, that its paper puts
+    behind the cut; empty where it has none, or only training.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Preset:
     reference: str
     citation: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    repair: str = ""
     note: str = ""
 
     def protect_first(self, n_layers: int) -> int:
@@ -114,8 +116,8 @@ PRESETS: tuple[Preset, ...] = (
         reference="https://aclanthology.org/2026.findings-eacl.193/",
         citation="Hu et al., Findings of EACL 2026",
         settings={"objective": "lds", "strategy": "greedy", "unit": "block"},
-        note="After the abstract: number of logits, search and text are our choice. The repair "
-        "(ASC) is no part of choosing blocks.",
+        repair="asc",
+        note="After the abstract: number of logits, search and text are our choice.",
     ),
     Preset(
         name="tale",
@@ -195,12 +197,22 @@ PRESETS: tuple[Preset, ...] = (
     Preset(
         name="prune_comp",
         title="Prune&Comp",
-        meaning="Removes the layers that change the stream's direction least.",
+        meaning="Removes the layer that changes the stream's direction least, scales what is left "
+        "to its earlier size, and so on, one layer after the other.",
         reference="https://arxiv.org/abs/2507.18212",
         citation="Chen et al., AAAI 2026",
-        settings=_one_shot("bi", text=_text("wikitext2", 256, 2048, mode="stream")),
-        note="The paper removes one layer at a time, compensates for it and scores anew; here "
-        "all are scored once and nothing is compensated, which makes it ShortGPT's order.",
+        settings={
+            "objective": "ppl",
+            "strategy": "iterative",
+            "unit": "layer",
+            "scores": "bi",
+            "with_repair": "scalar",
+            "repair_samples": 128,
+            "text": _text("wikitext2", 256, 2048, mode="stream"),
+        },
+        repair="scalar",
+        note="The scales are fitted on text behind that of the scores, where its code takes the "
+        "first windows of one set for both.",
     ),
     Preset(
         name="gromov",
@@ -218,6 +230,7 @@ PRESETS: tuple[Preset, ...] = (
         reference="https://arxiv.org/abs/2403.19135",
         citation="Chen et al. 2024",
         settings=_window("cos_win", text={"n_samples": 50, "seq_len": 2048}),
+        repair="llm_streamline",
         note="The paper puts a small trained layer in their place, which is no part of choosing "
         "blocks.",
     ),
@@ -234,7 +247,44 @@ PRESETS: tuple[Preset, ...] = (
             protect_last=1,
             text=_text("wikitext2", 128, 2048, mode="stream", seed=2, is_shuffled=True),
         ),
+        repair="hadamard",
         note="Channels over tokens are compared, as its code does. The patch is a repair, and no "
         "part of choosing blocks.",
+    ),
+    Preset(
+        name="replaceme",
+        title="ReplaceMe",
+        meaning="Removes the run of layers in front of and behind which the stream is most alike; "
+        "a linear map takes its place.",
+        reference="https://arxiv.org/abs/2505.02819",
+        citation="Shopkhoev et al. 2025",
+        settings=_window("cos_win"),
+        repair="replaceme:ridge=0.0",
+        note="Published on chats of SlimOrca; here on the calibration text that is set.",
+    ),
+    Preset(
+        name="laco",
+        title="LaCo",
+        meaning="Merges runs of layers into their lowest one while the result looks alike.",
+        reference="https://arxiv.org/abs/2402.11187",
+        citation="Yang et al. 2024",
+        settings={"strategy": "laco", "unit": "layer", "text": {"n_samples": 5}},
+        repair="merge",
+        note="It ends itself: how far it goes is set by its threshold, and a target only caps it.",
+    ),
+    Preset(
+        name="sliding_merge",
+        title="Sliding merge",
+        meaning="Merges windows of layers that grow for as long as the result looks alike.",
+        reference="https://arxiv.org/abs/2502.19159",
+        citation="Ding et al. 2025",
+        settings={
+            "strategy": "sliding_merge",
+            "unit": "layer",
+            "text": {"n_samples": 10, "seq_len": 128},
+        },
+        repair="merge",
+        note="Published on BookCorpus, and trained after it; its code leaves the lowest window "
+        "unmerged. A target only caps how far it goes.",
     ),
 )

@@ -23,7 +23,7 @@ from scipy.special import digamma, polygamma
 from scipy.stats import t as student
 
 # Windows seen after each round; a hopeless set costs the first number of them.
-ROUNDS = (2, 3, 4, 6, 8, 12, 16, 24)
+ROUNDS = (2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28)
 # A set's own windows weigh at least one part in so many more in its variance.
 MOST_BORROWED = 4
 
@@ -60,7 +60,7 @@ def race(
     n_windows: int,
     *,
     keep: int = 1,
-    level: float = 0.05,
+    level: float = 0.01,
     seed: int = 0,
     is_exhaustive: bool = False,
 ) -> Racing:

@@ -88,7 +88,7 @@ def _correction_json(correction: Correction) -> dict[str, Any]:
 
 def presets_json() -> dict[str, Any]:
     """Every paper's recipe: what it sets, what of it is left out here, and its source."""
-    names = ("name", "title", "meaning", "note", "reference", "citation")
+    names = ("name", "title", "meaning", "repair", "note", "reference", "citation")
     found = [
         {**{name: getattr(p, name) for name in names}, "settings": dict(p.settings)}
         for p in PRESETS

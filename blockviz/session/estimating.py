@@ -8,14 +8,17 @@ from dataclasses import replace
 
 import torch
 
+from blockviz.corrections import CORRECTIONS
 from blockviz.engine import SetMeter
 from blockviz.metrics import AblationMetric
 from blockviz.metrics.parsing import parse_metric
 from blockviz.models.model import BlockModel
 from blockviz.search import Goal, Space, Strategy
 from blockviz.session.objectives import objective_metric
+from blockviz.session.repair_space import NO_CORRECTION
 from blockviz.session.search_space import check_search, units_of
 from blockviz.session.search_views import Estimate, SearchRequest
+from blockviz.settings import parse_method
 from blockviz.types import Ask, CalibrationSet, DataOrigin, Done, Events, ModelInfo, Progress
 
 # Of what is asked for, racing ran these shares on the models it was tried on.
@@ -23,18 +26,36 @@ RACED = 0.15, 0.45
 # An accuracy asks about so many tokens a question.
 TOKENS_A_QUESTION = 150
 TIMED_TOKENS = 1024
+# Forward passes that a fit takes with its sums and its solving.
+FIT_PASSES = 4
 
 
 def estimate_search(model: BlockModel, request: SearchRequest) -> Events:
     """Done(Estimate). Two short runs on made-up tokens: the text is not loaded for it."""
-    n_sets = check_search(request, model.info).n_sets(_space(request, model.info))
+    n_sets = n_asked(request, model.info)
     seconds = 0.0
     for turn in range(2):  # the first one warms up
         yield Progress("timing one evaluation", turn, 2)
         seconds = _seconds(model, request)
     low, high = RACED if _may_race(request) else (0.8, 1.2)
     low = min(low, 1.0) if n_sets > 1 else 1.0
-    yield Done(Estimate(n_sets * seconds * low, n_sets * seconds * high, n_sets))
+    fits = seconds * _in_sets(request, model.info)
+    yield Done(Estimate(n_sets * seconds * low + fits, n_sets * seconds * high + fits, n_sets))
+
+
+def n_asked(request: SearchRequest, info: ModelInfo) -> int:
+    """How many removed sets a search asks for at most."""
+    return check_search(request, info).n_sets(_space(request, info))
+
+
+def _in_sets(request: SearchRequest, info: ModelInfo) -> int:
+    """What the fits of a search that repairs take, in evaluations of a set."""
+    strategy = check_search(request, info)
+    label = request.with_repair or strategy.repair or NO_CORRECTION
+    if label == NO_CORRECTION or not parse_method(CORRECTIONS, label).reads_text:
+        return 0
+    share = request.repair_samples / max(1, request.text.n_samples)
+    return math.ceil(strategy.n_fits(_space(request, info)) * FIT_PASSES * share)
 
 
 def n_evaluations(request: SearchRequest, info: ModelInfo, *, limit: int) -> int:
@@ -46,12 +67,13 @@ def n_evaluations(request: SearchRequest, info: ModelInfo, *, limit: int) -> int
     one. BadInput or UnknownName where `check_search` says so.
     """
     strategy, space = check_search(request, info), _space(request, info)
-    n_sets = strategy.n_sets(space)
+    n_sets, fits = strategy.n_sets(space), _in_sets(request, info)
     raced = math.ceil(n_sets * RACED[1])
     if not _may_race(request):
-        return n_sets
+        return n_sets + fits
     # Many masks take long to draw: no strategy is asked what has no bearing on the answer.
-    return raced if raced > limit or not _wants_every_set(strategy, space) else n_sets
+    is_raced = raced > limit or not _wants_every_set(strategy, space)
+    return (raced if is_raced else n_sets) + fits
 
 
 def _space(request: SearchRequest, info: ModelInfo) -> Space:

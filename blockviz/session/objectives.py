@@ -6,6 +6,8 @@ from collections.abc import Generator, Sequence
 from typing import Protocol
 
 import numpy as np
+import torch
+from torch.nn.functional import cosine_similarity
 
 from blockviz.engine import ReferenceMeter, SetMeter
 from blockviz.errors import BadInput
@@ -13,10 +15,11 @@ from blockviz.evaluate import score_choices
 from blockviz.metrics import AblationMetric, Metric
 from blockviz.metrics.parsing import parse_metric
 from blockviz.models.model import BlockModel
+from blockviz.models.stage import Head, Stage
 from blockviz.session.ledger import window_names
 from blockviz.session.search_views import SearchRequest
 from blockviz.settings import label_of
-from blockviz.types import CalibrationSet, RemovedSet, TaskSet, passing
+from blockviz.types import CalibrationBatch, CalibrationSet, RemovedSet, TaskSet, passing
 
 # Steps in between; at the end (set, window) float64, lower is better.
 Values = Generator[None, None, np.ndarray]
@@ -49,6 +52,7 @@ class MaskedOutput:
         *,
         engine: str,
         memory_bytes: int,
+        whole: BlockModel | None = None,
     ) -> None:
         self.label, self.unit_label = label_of(metric), metric.unit_label
         self.is_exact = engine == "reference"
@@ -57,7 +61,7 @@ class MaskedOutput:
         if engine == "reference":
             self._meter: SetMeter | ReferenceMeter = ReferenceMeter(model, windows, metric)
         else:
-            self._meter = SetMeter(model, windows, metric, memory_bytes=memory_bytes)
+            self._meter = SetMeter(model, windows, metric, memory_bytes=memory_bytes, whole=whole)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -99,6 +103,43 @@ class WrongAnswers:
         return 1 - mean
 
 
+class FinalCosine:
+    """1 - the cosine of the stream behind the final norm with the whole model's, window by window.
+
+    A window's positions are one vector; arXiv 2402.11187 merges layers by it.
+    """
+
+    label, unit_label, is_exact = "final_cos", "cosine", True
+
+    def __init__(self, model: BlockModel, windows: CalibrationSet, whole: BlockModel) -> None:
+        self._model, self._whole, self._windows = model, whole, windows
+        self.names = window_names(windows)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def values(self, sets: Sequence[RemovedSet], windows: Sequence[int]) -> Values:
+        found = np.empty((len(sets), len(windows)))
+        for column, index in enumerate(windows):
+            batch = self._windows.rows([index])
+            wanted = _final(self._whole, batch, frozenset())
+            for row, removed in zip(found, sets, strict=True):
+                cosine = cosine_similarity(_final(self._model, batch, removed), wanted, dim=0)
+                row[column] = 1 - float(cosine)
+                yield
+        return found
+
+    def number(self, mean: float) -> float:
+        return 1 - mean
+
+
+def _final(model: BlockModel, batch: CalibrationBatch, removed: RemovedSet) -> torch.Tensor:
+    """(position * hidden,) float64 behind the final norm, padding left out."""
+    stage = Stage(model, batch)
+    hidden = Head(model).hidden(stage.run(stage.stream, 0, removed))
+    return hidden[batch.attention_mask.flatten().to(hidden.device)].flatten().double().cpu()
+
+
 def objective_metric(request: SearchRequest) -> Metric:
     """The metric that a search goes by; BadInput for one that is no masked output nor accuracy."""
     metric = parse_metric(request.objective)
@@ -133,11 +174,19 @@ def open_objective(
     tasks: TaskSet | None,
     *,
     memory_bytes: int,
+    own: str = "",
+    whole: BlockModel | None = None,
 ) -> Objective:
-    """The objective of a request on given windows or questions."""
+    """The objective of a request on given windows or questions.
+
+    own: what the strategy goes by whatever was asked for; whole: what is compared with, where
+    `model` has been changed.
+    """
+    if own == FinalCosine.label:
+        return FinalCosine(model, windows, whole or model)
     metric = objective_metric(request)
     if isinstance(metric, AblationMetric):
         return MaskedOutput(
-            model, windows, metric, engine=request.engine, memory_bytes=memory_bytes
+            model, windows, metric, engine=request.engine, memory_bytes=memory_bytes, whole=whole
         )
     return WrongAnswers(model, tasks)

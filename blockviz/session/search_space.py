@@ -16,6 +16,7 @@ from blockviz.search import STRATEGIES, Goal, Space, Strategy
 from blockviz.session.objectives import objective_metric
 from blockviz.session.processes import ALONE, Shares
 from blockviz.session.scoring import score_windows
+from blockviz.session.search_text import with_repair
 from blockviz.session.search_views import SearchRequest
 from blockviz.settings import parse_method
 from blockviz.types import (
@@ -30,13 +31,13 @@ from blockviz.types import (
     passing,
 )
 
-DEFAULT_SCORES = {"scores": "bi", "windows": "cos_win"}
+DEFAULT_SCORES = {"scores": "bi", "windows": "cos_win", "rescoring": "bi"}
 TARGETS = "a number of blocks, a share of the parameters, a rise of perplexity or a speed-up"
 
 
 def check_search(request: SearchRequest, info: ModelInfo | None = None) -> Strategy:
     """The strategy of a request that can be run; BadInput or UnknownName before any long work."""
-    strategy = parse_method(STRATEGIES, request.strategy)
+    strategy = with_repair(parse_method(STRATEGIES, request.strategy), request)
     _check_choice("unit", request.unit, UNITS)
     _check_choice("engine", request.engine, ("fast", "reference"))
     if request.unit not in strategy.units:
@@ -50,12 +51,12 @@ def check_search(request: SearchRequest, info: ModelInfo | None = None) -> Strat
         check_tasks((request.text.tasks,), limit=request.text.limit)
     if not strategy.ends_itself:
         _check_has_target(request)
-    _check_target(request, is_perplexity=metric.name == "ppl")
+    _check_target(request, is_perplexity=metric.name == "ppl" and not strategy.objective)
     if not 0 < request.level < 0.5:
         raise BadInput(
             f"A level of doubt of {request.level} was asked for.",
             "It must lie between 0 and 0.5.",
-            "Use 0.05, or search exhaustively for none at all.",
+            "Use 0.01, or search exhaustively for none at all.",
         )
     for text in filter(None, (request.scores, _pool(request)[0])):
         parse_metric(text)
@@ -80,16 +81,16 @@ def open_space(
     units = units_of(request, info)
     metric, share = _pool(request)
     if metric:
-        scores = yield from passing(_scored(model, windows, request, metric))
+        scores = yield from passing(scored(model, windows, request, metric))
         order = sorted(units, key=lambda u: _score_of(scores, u))
         kept = set(order[: max(1, math.ceil(share * len(units)))])
         units = tuple(u for u in units if u in kept)
     goal = yield from passing(_goal(model, request, baseline, shares))
     space = Space(units, goal, len(info.blocks), seed=request.text.seed, baseline=baseline)
     wanted = strategy.needs()
-    if wanted:
+    if wanted in ("scores", "windows"):
         name = request.scores or DEFAULT_SCORES[wanted]
-        scores = yield from passing(_scored(model, windows, request, name))
+        scores = yield from passing(scored(model, windows, request, name))
         space = _with_scores(space, wanted, scores)
     yield Done(space)
 
@@ -127,9 +128,7 @@ def _score_of(scores: Scores, unit: BlockId) -> float:
     return found
 
 
-def _scored(
-    model: BlockModel, windows: CalibrationSet, request: SearchRequest, name: str
-) -> Events:
+def scored(model: BlockModel, windows: CalibrationSet, request: SearchRequest, name: str) -> Events:
     """Done(Scores) of one metric on the windows of the search."""
     metrics = parse_metrics([name])
     asked = replace(request.text, metrics=(name,), unit=request.unit)

@@ -18,8 +18,9 @@ class SearchRequest:
     for the objective `acc`. blocks, ratio, max_ppl_rise, speedup: the target, at least one of them:
     units to remove, share of all parameters, percent of perplexity, times as fast to decode.
     pool: `bi:0.5` = only the half of the units with the lowest BI; scores: the metric of strategies
-    that go by scores. level: the doubt that racing may spend on a decision. preset: where it came
-    from.
+    that go by scores. with_repair: the correction that is fitted anew as blocks go, on so many
+    windows behind those of the search (repair_samples). level: the doubt that racing may spend on
+    a decision. preset: where it came from.
     """
 
     text: ScoreRequest = field(default_factory=ScoreRequest)
@@ -34,7 +35,9 @@ class SearchRequest:
     protect_last: int = 0
     pool: str = ""
     scores: str = ""
-    level: float = 0.05
+    with_repair: str = ""
+    repair_samples: int = 64
+    level: float = 0.01
     is_exhaustive: bool = False
     engine: str = "fast"
     memory_bytes: int | None = None
@@ -82,7 +85,8 @@ class StrategyCard:
 class PresetCard:
     """A paper's recipe. `settings`: the fields of a SearchRequest that it sets.
 
-    note: what of the recipe is left out or scaled here, in a sentence; empty if nothing is.
+    repair: the correction behind the cut, empty if there is none; note: what of the recipe is left
+    out or scaled here, in a sentence; empty if nothing is.
     """
 
     name: str
@@ -91,4 +95,5 @@ class PresetCard:
     reference: str
     citation: str
     settings: Mapping[str, Any]
+    repair: str = ""
     note: str = ""

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field, replace
-
-import numpy as np
 
 from blockviz.data import load_tasks
 from blockviz.memory import SHARE, free_bytes
 from blockviz.models.model import BlockModel
 from blockviz.search import Look, Space, Strategy, race
 from blockviz.session.ledger import Ledger
+from blockviz.session.measured import Measured
 from blockviz.session.objectives import Objective, open_objective
 from blockviz.session.opening import open_windows, provenance_of
 from blockviz.session.processes import ALONE, Shares, shared
-from blockviz.session.search_space import check_search, open_space
+from blockviz.session.repaired_search import Grounds
+from blockviz.session.search_space import DEFAULT_SCORES, check_search, open_space, scored
+from blockviz.session.search_text import check_alone, open_fit_text
 from blockviz.session.search_views import SearchRequest
 from blockviz.types import (
     Answer,
@@ -30,6 +31,7 @@ from blockviz.types import (
     Progress,
     Provenance,
     RemovedSet,
+    Rescore,
     SearchRun,
     SearchStep,
     passing,
@@ -57,64 +59,46 @@ def search_windows(
     request: SearchRequest,
     ledger: Ledger | None = None,
     shares: Shares = ALONE,
+    fit_windows: CalibrationSet | None = None,
 ) -> Events:
     """Done(SearchRun) on given windows.
 
     ledger: values of earlier runs, to which those of this one are added; shares: of how many
-    processes this is one.
+    processes this is one. fit_windows: on which repairs are fitted, where the search has any; left
+    out, they are those of the request's text that come behind its own.
     """
     strategy = check_search(request, model.info)
     memory = request.memory_bytes or int(SHARE * free_bytes() / shares.count)
     tasks = None
     if request.text.tasks:
         tasks = yield from passing(load_tasks(request.text.tasks, limit=request.text.limit))
-    objective = open_objective(model, windows, request, tasks, memory_bytes=memory)
-    measured = Measured(shared(objective, shares), Ledger() if ledger is None else ledger)
+
+    def opened(on: BlockModel) -> Objective:
+        return open_objective(
+            on,
+            windows,
+            request,
+            tasks,
+            memory_bytes=memory,
+            own=strategy.objective,
+            whole=None if on is model else model,
+        )
+
+    objective, grounds = opened(model), None
+    if strategy.repair is not None:
+        check_alone(shares)
+        label = request.with_repair or strategy.repair
+        if fit_windows is None:
+            fit_windows = yield from passing(open_fit_text(model, windows, request, label))
+        grounds = Grounds(model, fit_windows, label, opened, memory_bytes=memory)
+    ledger = Ledger() if ledger is None else ledger
+    measured = Measured(shared(objective, shares), ledger, grounds)
     (baseline,) = yield from measured.means([frozenset()])
     space = yield from passing(open_space(model, windows, request, strategy, baseline, shares))
     space = replace(space, is_exhaustive=request.is_exhaustive or objective.is_exact)
-    run = _Run(request, strategy, space, measured, baseline, provenance_of(model, windows.origin))
+    provenance = provenance_of(model, windows.origin)
+    run = _Run(request, strategy, space, measured, baseline, provenance, windows)
     yield from run.events()
-
-
-# Steps in between, as Progress; at the end the means of the sets that were asked for.
-Means = Generator[Progress, None, list[float]]
-
-
-class Measured:
-    """Window values of removed sets: those known from earlier are not measured again."""
-
-    def __init__(self, objective: Objective, ledger: Ledger) -> None:
-        self.objective, self._ledger = objective, ledger
-        self.n_windows = len(objective)
-        self.n_reused, self.n_bad = 0.0, 0
-
-    def values(
-        self, sets: Sequence[RemovedSet], windows: Sequence[int]
-    ) -> Generator[None, None, np.ndarray]:
-        """(set, window); sets of which every window is known are left out of the measuring."""
-        names = [self.objective.names[i] for i in windows]
-        found = np.stack([self._ledger.get(removed, names) for removed in sets])
-        unknown = [i for i, row in enumerate(found) if np.isnan(row).any()]
-        self.n_reused += (len(sets) - len(unknown)) * len(windows) / self.n_windows
-        if not unknown:
-            return found
-        values = yield from self.objective.values([sets[i] for i in unknown], windows)
-        for i, row in zip(unknown, values, strict=True):
-            found[i] = row
-            self._ledger.put(sets[i], names, row)
-        self.n_bad += int(np.isnan(values).any(axis=1).sum())
-        return found
-
-    def means(self, sets: Sequence[RemovedSet]) -> Means:
-        """The mean over all windows of every set."""
-        measuring = self.values(sets, range(self.n_windows))
-        while True:
-            try:
-                next(measuring)
-            except StopIteration as end:
-                return end.value.mean(axis=1).tolist()
-            yield Progress("measuring", 0, 0, "whole model")
 
 
 @dataclass
@@ -127,6 +111,7 @@ class _Run:
     measured: Measured
     baseline: float
     provenance: Provenance
+    windows: CalibrationSet
     steps: list[SearchStep] = field(default_factory=list)
     known: dict[RemovedSet, float] = field(default_factory=dict)
     n_settled: int = 0
@@ -144,12 +129,32 @@ class _Run:
                 self._end(end.value, started)
                 yield Done(self.run(is_partial=False))
                 return
-            if isinstance(said, Chosen):
+            if isinstance(said, Rescore):
+                told = yield from self._scores(n_sets, said.note)
+            elif isinstance(said, Chosen):
+                yield from self._settle(said, n_sets)
                 self._write_down(said, started)
                 started, told = time.monotonic(), None
                 yield self._progress(n_sets, f"{len(said.removed)} removed", partial=True)
             else:
                 told = yield from self._answer(said, n_sets)
+
+    def _scores(self, n_sets: int, note: str) -> Generator[Progress, None, Mapping[BlockId, float]]:
+        """What the units are worth in the model as it is by now."""
+        model = self.measured.grounds.present.model
+        name = self.request.scores or DEFAULT_SCORES["rescoring"]
+        events = passing(scored(model, self.windows, self.request, name))
+        while True:
+            try:
+                next(events)
+            except StopIteration as end:
+                return end.value.values
+            yield self._progress(n_sets, f"{note}: scoring anew")
+
+    def _settle(self, chosen: Chosen, n_sets: int) -> Generator[Progress, None, None]:
+        if self.measured.grounds is not None:
+            for _ in self.measured.grounds.settle(chosen):
+                yield self._progress(n_sets, "repairing what was decided")
 
     def _answer(self, ask: Ask, n_sets: int) -> Generator[Progress, None, Answer]:
         """What a race over the windows says of the sets."""
@@ -165,7 +170,7 @@ class _Run:
         while True:
             sets = [ask.sets[i] for i in look.sets]
             note = _note(ask, look, n_windows)
-            measuring = self.measured.values(sets, look.windows)
+            measuring = self.measured.values(sets, look.windows, ask.repair)
             values = None
             while values is None:
                 try:
@@ -186,7 +191,9 @@ class _Run:
         self.spent = spent + evaluated, asked + ask.of, doubt + found.doubt
         whole = [i for i, n in enumerate(found.n_seen) if n == n_windows]
         exact = {ask.sets[i]: found.means[i] for i in whole}
-        self.known |= exact
+        # Raced on the way to a repair, a set is not what it will be with it.
+        if ask.repair is not None or self.measured.grounds is None:
+            self.known |= exact
         return Answer(
             best=tuple(ask.sets[i] for i in found.best),
             values=exact,
@@ -199,6 +206,7 @@ class _Run:
     def _write_down(self, chosen: Chosen, started: float) -> None:
         number = None if chosen.value is None else self._number(chosen.value)
         evaluated, asked, doubt = self.spent
+        grounds = self.measured.grounds
         self.steps.append(
             SearchStep(
                 removed=chosen.removed,
@@ -207,6 +215,7 @@ class _Run:
                 of=asked,
                 confidence=max(0.0, 1 - doubt),
                 seconds=round(time.monotonic() - started, 3),
+                repair="" if grounds is None else grounds.label(chosen.repair),
             )
         )
         self.spent = (0.0, 0, 0.0)
@@ -278,6 +287,8 @@ def _sorted(removed: RemovedSet) -> tuple[BlockId, ...]:
 def _parameters(request: SearchRequest) -> dict[str, object]:
     """What was asked beyond text, objective, strategy and unit; what was not set is left out."""
     names = ("blocks", "ratio", "max_ppl_rise", "speedup", "protect_first", "protect_last", "pool",
-             "scores", "level", "is_exhaustive", "engine", "preset")  # fmt: skip
+             "scores", "with_repair", "level", "is_exhaustive", "engine", "preset")  # fmt: skip
     found = {name: getattr(request, name) for name in names}
+    if request.with_repair:
+        found["repair_samples"] = request.repair_samples
     return {name: value for name, value in found.items() if value not in (None, "", 0, False)}

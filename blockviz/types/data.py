@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -85,3 +85,8 @@ class CalibrationSet:
         for i in range(0, len(self), batch_size):
             rows = slice(i, i + batch_size)
             yield CalibrationBatch(self.input_ids[rows], self.attention_mask[rows])
+
+    def rows(self, wanted: Sequence[int]) -> CalibrationBatch:
+        """Some of the windows, in the order given."""
+        rows = list(wanted)
+        return CalibrationBatch(self.input_ids[rows], self.attention_mask[rows])

@@ -22,13 +22,15 @@ class Ask:
     `keep`: how many of the best must be found and known exactly, over all windows; the others may
     be given up as soon as they are surely worse. `keep=len(sets)` wants every one. n_settled: how
     many sets are settled by the answer, where that is not the number asked: earlier answers may
-    have ruled some out.
+    have ruled some out. repair: the correction that is fitted to each set before it is measured,
+    "" for the one that the search was given; None where none is.
     """
 
     sets: tuple[RemovedSet, ...]
     keep: int = 1
     note: str = ""
     n_settled: int | None = None
+    repair: str | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.keep <= len(self.sets):
@@ -63,11 +65,22 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Rescore:
+    """What are the units worth in the model as the last decision left it, with its repair?
+
+    The answer is {unit: importance}, higher = keep, by the metric that the search was given.
+    """
+
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Chosen:
     """A decision: `removed` in order of removal, in the units that were searched.
 
     `value`: its objective; None where the strategy never measured it. evaluated, of, doubt: of the
-    asking behind this decision, see Answer.
+    asking behind this decision, see Answer. repair: with which it was measured, see Ask; what is
+    asked next without one is measured in the model with this repair in it.
     """
 
     removed: tuple[BlockId, ...]
@@ -75,15 +88,16 @@ class Chosen:
     evaluated: float = 0.0
     of: int = 0
     doubt: float = 0.0
+    repair: str | None = None
 
     @property
     def parts(self) -> RemovedSet:
         return parts_of(self.removed)
 
 
-# Yields what it asks and what it decides; is sent an Answer to every Ask, None after a Chosen;
-# returns its last word.
-Searching = Generator[Ask | Chosen, Answer | None, Chosen]
+# Yields what it asks and what it decides; is sent an Answer to every Ask, scores to every Rescore,
+# None after a Chosen; returns its last word.
+Searching = Generator[Ask | Rescore | Chosen, Answer | Mapping[BlockId, float] | None, Chosen]
 
 
 def parts_of(blocks: Iterable[BlockId]) -> RemovedSet:
@@ -98,7 +112,8 @@ class SearchStep:
     `number`: the objective as its paper states it (a perplexity, not nats); None if not measured.
     evaluated, of: sets run and sets asked for by this step, in whole evaluations over all windows.
     confidence: 1 = as sure as an exhaustive search among the sets that were asked; what a strategy
-    left out by its own rule has no part in it. seconds: time since the last step.
+    left out by its own rule has no part in it. seconds: time since the last step. repair: the
+    correction, with its settings, that `number` was measured with, empty where none was.
     """
 
     removed: tuple[BlockId, ...]
@@ -107,6 +122,7 @@ class SearchStep:
     of: int
     confidence: float
     seconds: float
+    repair: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -116,6 +132,7 @@ class SearchStep:
             "of": self.of,
             "confidence": self.confidence,
             "seconds": self.seconds,
+            **({"repair": self.repair} if self.repair else {}),
         }
 
     @classmethod
@@ -127,6 +144,7 @@ class SearchStep:
             of=data["of"],
             confidence=data["confidence"],
             seconds=data["seconds"],
+            repair=data.get("repair", ""),
         )
 
 
