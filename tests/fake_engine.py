@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from fake_compare import TEXTS, growing_comparison, make_comparison
 from fake_repair import CORRECTIONS, growing_repair, make_repair
 from fake_search import (
     PRESETS,
@@ -21,6 +22,7 @@ from fake_search import (
 from blockviz.errors import BadInput, BadSource
 from blockviz.job_view import JobView
 from blockviz.rankings import Between, between, read_scores, tied_with
+from blockviz.session.compare_views import CompareRequest
 from blockviz.session.findings import Findings, Intervals, findings_of, intervals_of, run_label
 from blockviz.session.repair_views import CorrectionCard, RepairRequest
 from blockviz.session.search_views import (
@@ -41,6 +43,7 @@ from blockviz.session.views import (
 from blockviz.types import (
     Block,
     BlockId,
+    Comparison,
     DataOrigin,
     Done,
     Interactions,
@@ -177,6 +180,7 @@ class FakeEngine:
             "example": make_pairs(self.info, PairsRequest(ScoreRequest()), dataset=words)
         }
         self._repairs: dict[str, RepairTable] = {}
+        self._comparisons: dict[str, Comparison] = {}
         self._known: dict[frozenset[BlockId], LiveResult] = {}
         self._jobs: dict[str, JobView] = {}
         self._cancelled: set[str] = set()
@@ -331,6 +335,30 @@ class FakeEngine:
             return {"repair_key": key, "warning": HOSTILE if self.is_hostile else ""}
 
         return self._start("repair", 5 * len(parts), finish, so_far)
+
+    def comparison(self, compare_key: str) -> Comparison | None:
+        return self._comparisons.get(compare_key)
+
+    def start_compare(self, request: CompareRequest, *, owner: str, address: str = "") -> str:
+        self.calls.append(f"compare {', '.join(request.repair.corrections)}")
+        key = f"compare{len(self._comparisons)}"
+        more = {"dataset": "Wikipedia passages"}
+        if self.is_hostile:
+            more = {"dataset": HOSTILE, "texts": {n: HOSTILE + t for n, t in TEXTS.items()}}
+        parts = list(growing_comparison(self.info, request, **more))
+        self._comparisons[key] = parts[0]
+
+        def so_far(i: int) -> dict[str, str] | None:
+            if i % 5 or i // 5 >= len(parts):
+                return None
+            self._comparisons[key] = parts[i // 5]
+            return {"compare_key": key, "warning": ""}
+
+        def finish() -> dict[str, str]:
+            self._comparisons[key] = make_comparison(self.info, request, **more)
+            return {"compare_key": key, "warning": HOSTILE if self.is_hostile else ""}
+
+        return self._start("compare", 5 * len(parts), finish, so_far)
 
     def sizes(self, plan: PruningPlan) -> Sizes:
         return Sizes.of(self.info, plan)

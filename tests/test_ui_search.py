@@ -38,7 +38,8 @@ GOOD = {
     "objective_settings": "", "search_unit": "block", "protect_first": 0, "protect_last": 0,
     "search_text": "demo", "search_samples": 16, "search_seq_len": 128, "search_seed": 42,
     "search_tasks": "", "search_task_rows": 48, "search_scores": "", "scores_settings": "",
-    "search_pool": "", "is_exhaustive": False,
+    "search_pool": "", "search_with_repair": "", "with_repair_settings": "",
+    "is_exhaustive": False,
 }  # fmt: skip
 
 
@@ -152,6 +153,17 @@ def test_one_recipe_leaves_nothing_of_another_behind(engine, search):
     assert (request.preset, request.protect_first, request.unit) == ("blockpruner", 0, "block")
 
 
+def test_a_repair_on_the_way_is_asked_for_by_name_and_settings(engine):
+    found = request_of(engine, *form(
+        search_with_repair="ridge", with_repair_settings="ridge=0.01"
+    ))  # fmt: skip
+    assert found.with_repair == "ridge:ridge=0.01"
+    trained = [card.name for card in engine.correction_cards() if card.is_experimental]
+    for name in ("nonsense", *trained):
+        with pytest.raises(BadInput, match="no such choice"):
+            request_of(engine, *form(search_with_repair=name))
+
+
 def test_every_recipe_survives_the_way_over_the_page(engine):
     """What is filled in reads back as the recipe's own method, settings and shares included."""
     engine.objectives = engine.metrics = lambda: [
@@ -161,7 +173,8 @@ def test_every_recipe_survives_the_way_over_the_page(engine):
                      "tabp_ddf")
     ]  # fmt: skip
     engine.strategies = lambda: [
-        replace(STRATEGIES[0], name=name) for name in ("greedy", "oneshot", "window", "tale")
+        replace(STRATEGIES[0], name=name)
+        for name in {recipe.settings["strategy"] for recipe in RECIPES}
     ]
     engine.presets = lambda: RECIPES
     for recipe in RECIPES:
@@ -169,7 +182,9 @@ def test_every_recipe_survives_the_way_over_the_page(engine):
         found = request_of(engine, *form(search_preset=recipe.name, **update))
         assert found.preset == recipe.name
         assert found.protect_first == recipe.protect_first(engine.info.n_layers)
-        for field in {"objective", "strategy", "unit", "scores"} & set(recipe.settings):
+        for field in {"objective", "strategy", "unit", "scores", "with_repair"} & set(
+            recipe.settings
+        ):
             assert getattr(found, field) == recipe.settings[field]
         if "tasks" in recipe.settings.get("text", {}):
             assert found.text.tasks == recipe.settings["text"]["tasks"]

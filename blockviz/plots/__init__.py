@@ -3,6 +3,7 @@
 from blockviz.plots.agreement import agreement_card
 from blockviz.plots.card import Citation, FigureCard, provenance_note
 from blockviz.plots.cka import cka_card
+from blockviz.plots.comparison import can_draw, column_name, comparison_card, measured_note
 from blockviz.plots.curves import CurveLine, CurvePoint, removal_curves
 from blockviz.plots.gromov import gromov_card
 from blockviz.plots.heatmap import SHADE_NOTES, heatmap_card, importance_heatmap
@@ -30,8 +31,11 @@ __all__ = [
     "Shade",
     "agreement_card",
     "between_card",
+    "can_draw",
     "cividis",
     "cka_card",
+    "column_name",
+    "comparison_card",
     "csv_text",
     "cumulative_card",
     "fit_card",
@@ -43,6 +47,7 @@ __all__ = [
     "label",
     "lens_card",
     "lens_tokens_card",
+    "measured_note",
     "moment_card",
     "pairs_card",
     "place_name",

@@ -9,6 +9,8 @@ from blockviz.compute_lock import ComputeLock, steps
 from blockviz.job_view import JobView
 from blockviz.jobs import Jobs
 from blockviz.session.allowance import Allowance
+from blockviz.session.compare_views import CompareRequest
+from blockviz.session.comparing import check_compare
 from blockviz.session.estimating import estimate_search
 from blockviz.session.example import Example
 from blockviz.session.judging import JUDGE_REMOVALS
@@ -187,6 +189,13 @@ class Engine(Work):
         check_fit(self.limits, request)
         self._allowance.take(address)
         return self.jobs.submit("repair", lambda: self._repair(request), owner=owner)
+
+    def start_compare(self, request: CompareRequest, *, owner: str, address: str = "") -> str:
+        """The id of a job; its result is {"compare_key": ..., "warning": ...}; partial likewise."""
+        model, _ = self._loaded()
+        check_compare(model, request, self.limits)
+        self._allowance.take(address)
+        return self.jobs.submit("compare", lambda: self._compare(request), owner=owner)
 
     def lens(self, text: str, position: int = -1) -> Events:
         """Done(Lens) of a position of a text, ahead of any long job."""

@@ -18,6 +18,7 @@ from blockviz.session.views import MetricCard
 from blockviz.store import Store, key
 from blockviz.types import (
     BlockId,
+    Comparison,
     Interactions,
     Judgement,
     Lens,
@@ -117,6 +118,10 @@ class Results:
     def repair_table(self, repair_key: str) -> RepairTable | None:
         """The corrections of a plan that a finished job named; None if forgotten."""
         return self.store.get(repair_key)
+
+    def comparison(self, compare_key: str) -> Comparison | None:
+        """The columns that a finished job named; None if forgotten."""
+        return self.store.get(compare_key)
 
     @property
     def example_lens(self) -> Lens | None:

@@ -40,6 +40,8 @@ class Visitor:
     pairs_key: str = "example"
     # Every table of corrections this visitor has made of this model, oldest first.
     repairs: tuple[str, ...] = ("example",)
+    # Every comparison this visitor has made of this model, oldest first.
+    comparisons: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     past: tuple[tuple[str, ...], ...] = ()
     future: tuple[tuple[str, ...], ...] = ()

@@ -15,6 +15,8 @@ from blockviz.data import load_tasks, overlap_warning
 from blockviz.errors import BadInput, BadSource
 from blockviz.metrics.parsing import parse_metric
 from blockviz.models.model import BlockModel
+from blockviz.session.compare_views import CompareRequest
+from blockviz.session.comparing import compare_request
 from blockviz.session.example import Example
 from blockviz.session.judging import check_table, judge_windows
 from blockviz.session.kept import KeptResults, Shelf
@@ -33,6 +35,7 @@ from blockviz.session.searching import search_windows
 from blockviz.session.views import Limits, ScoreRequest
 from blockviz.store import Store, key
 from blockviz.types import (
+    Comparison,
     Done,
     Events,
     Interactions,
@@ -157,6 +160,17 @@ class Work(Results):
             return {"repair_key": where, "warning": table.warning}
 
         yield from self._limited(repair_request(model, request), keep)
+
+    def _compare(self, request: CompareRequest) -> Iterator[Progress | Done]:
+        model, _ = self._loaded()
+
+        def keep(found: Comparison) -> dict[str, str]:
+            made = (found.provenance, found.evaluation, list(map(str, found.removed)))
+            where = key("compare", *made, found.settings)
+            self.store.put(where, found)
+            return {"compare_key": where, "warning": found.warning}
+
+        yield from self._limited(compare_request(model, request, self.limits), keep)
 
     def _ledger(self, model: BlockModel, metric: Any, engine: str) -> Ledger:
         return open_ledger(model, metric, engine=engine, folder=self._records)

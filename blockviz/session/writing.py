@@ -30,7 +30,7 @@ def write_pair(
     plan.check(model.info)
     store = Store() if store is None else store
     limits = Limits() if limits is None else limits
-    ids = _checked(model, prompt, limits, max_new_tokens=max_new_tokens, is_chat=is_chat)
+    ids = checked_prompt(model, prompt, limits, max_new_tokens=max_new_tokens, is_chat=is_chat)
     so_far = Continuation(
         prompt, is_chat=is_chat, note="chat template" if is_chat else "raw prompt"
     )
@@ -79,9 +79,10 @@ def first_difference(a: str, b: str) -> int | None:
     return next((i for i, (x, y) in enumerate(together) if x != y), min(len(a), len(b)))
 
 
-def _checked(
+def checked_prompt(
     model: BlockModel, prompt: str, limits: Limits, *, max_new_tokens: int, is_chat: bool
 ) -> list[int]:
+    """The prompt's token ids; OverLimit where it or what is to follow is longer than allowed."""
     _under(limits.max_prompt_chars, len(prompt), "characters in the prompt")
     _under(limits.max_new_tokens, max_new_tokens, "new tokens")
     ids = prompt_ids(model, prompt, is_chat=is_chat)

@@ -1,6 +1,7 @@
 """Plain frozen values that cross the rooms; each validates itself, each saved one has JSON."""
 
 from blockviz.types.blocks import PARTS, UNITS, Block, BlockId, ModelInfo, Part, Unit
+from blockviz.types.comparison import Comparison, ComparisonColumn
 from blockviz.types.data import CalibrationBatch, CalibrationSet, DataOrigin, Provenance
 from blockviz.types.events import Done, Events, Progress, passing, run
 from blockviz.types.interactions import Interactions
@@ -23,6 +24,7 @@ from blockviz.types.search import (
     Ask,
     Chosen,
     RemovedSet,
+    Rescore,
     Searching,
     SearchRun,
     SearchStep,
@@ -44,6 +46,8 @@ __all__ = [
     "CalibrationBatch",
     "CalibrationSet",
     "Chosen",
+    "Comparison",
+    "ComparisonColumn",
     "DataOrigin",
     "Done",
     "Events",
@@ -63,6 +67,7 @@ __all__ = [
     "RemovedSet",
     "RepairRow",
     "RepairTable",
+    "Rescore",
     "ScoreTable",
     "Scores",
     "SearchRun",

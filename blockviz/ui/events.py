@@ -1,4 +1,4 @@
-"""Which trigger calls which handler. The only list of its kind."""
+"""Which trigger calls which handler."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import gradio as gr
 
+from blockviz.ui.compare_events import wire_compare
+from blockviz.ui.compare_handlers import CompareHandlers
 from blockviz.ui.curves_handlers import OUTPUTS as CURVES
 from blockviz.ui.curves_handlers import CurvesHandlers
 from blockviz.ui.insight_cards import PAGES
@@ -52,6 +54,7 @@ def wire(app: gr.Blocks, screen: Screen, engine: Engine, turns: Turns, jobs: Job
         screen.listen(change.then, insights.foretell, inputs=("visitor",), outputs=("foretold",))
     opened = _job_events(app, screen, jobs)
     _repair_events(screen, RepairHandlers(engine, jobs), [*changes, opened])
+    wire_compare(screen, CompareHandlers(engine, jobs), [*changes, opened], STARTED)
     wishes = [change.then for change in (*changes, opened)]
     follow = {"inputs": (*WRITE_INPUTS, "shade"), "outputs": (*LIVE, "heat"), **COMPUTE}
     for trigger in (*wishes, screen["job"].settled):

@@ -1,4 +1,4 @@
-"""What a search, the measuring of pairs or a fit of corrections has found, during and after."""
+"""What a search, pairs, a fit of corrections or a comparison has found, during and after."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from blockviz.session import Engine
     from blockviz.ui.screen import Update
 
-MOST_SEARCHES = MOST_REPAIRS = 8
-KINDS = ("search", "pairs", "repair")
+MOST_SEARCHES = MOST_REPAIRS = MOST_COMPARISONS = 8
+KINDS = ("search", "pairs", "repair", "compare")
 
 
 def found(job: JobView | None) -> tuple[str, str] | None:
@@ -35,6 +35,9 @@ def with_found(engine: Engine, visitor: Visitor, job: JobView | None) -> Visitor
     if kind == "repair" and visitor.repairs[-1:] != (key,) and engine.repair_table(key):
         others = (r for r in visitor.repairs if r != key)
         return replace(visitor, repairs=(*others, key)[-MOST_REPAIRS:])
+    if kind == "compare" and visitor.comparisons[-1:] != (key,) and engine.comparison(key):
+        others = (c for c in visitor.comparisons if c != key)
+        return replace(visitor, comparisons=(*others, key)[-MOST_COMPARISONS:])
     return visitor
 
 
@@ -44,6 +47,8 @@ def step_of(engine: Engine, job: JobView | None) -> Update:
     run = engine.search_run(key) if kind == "search" else None
     pairs = engine.interactions(key) if kind == "pairs" else None
     table = engine.repair_table(key) if kind == "repair" else None
-    sizes = (run and len(run.steps), pairs and len(pairs.pairs), table and len(table.rows))
+    columns = engine.comparison(key) if kind == "compare" else None
+    sizes = (run and len(run.steps), pairs and len(pairs.pairs), table and len(table.rows),
+             columns and 1 + len(columns.columns))  # fmt: skip
     size = next(filter(None, sizes), 0)
     return {"found": kind, "step": f"{key} {size}"} if size else {}

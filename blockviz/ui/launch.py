@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import gradio as gr
 
 from blockviz.errors import BadInput
+from blockviz.ui.compare_tab import build_compare
 from blockviz.ui.curves_tab import build_curves
 from blockviz.ui.events import wire
 from blockviz.ui.frame import build_header, build_scoreboard
@@ -79,6 +80,9 @@ def _assembled(engine: Engine) -> tuple[gr.Blocks, JobHandlers]:
             with gr.Tab("Repair", id="repair") as repair:
                 screen.add("repair", repair)
                 build_repair(screen, engine)
+            with gr.Tab("Compare", id="compare") as compare:
+                screen.add("compare", compare)
+                build_compare(screen, engine)
             with gr.Tab("Learn", id="learn"):
                 build_learn()
         _first_paint(screen, first)

@@ -9,7 +9,7 @@ from blockviz.plots import has_channels, place_name, row_name, visible
 from blockviz.plots.repair import notes_of
 from blockviz.session import Visitor
 from blockviz.types import PlaceFit, RepairRow, RepairTable
-from blockviz.ui.words import THIN, UNKNOWN, count, grouped, percent, short
+from blockviz.ui.words import UNKNOWN, count, grouped, percent, rise, short, with_error
 
 if TYPE_CHECKING:
     from blockviz.session import Engine
@@ -127,8 +127,8 @@ def _row(table: RepairTable, row: RepairRow, i: int) -> dict[str, Any]:
         "tags": _tags(table, row, i),
         "refused": visible(row.refused, 400),
         "cells": [
-            _with_error(row.perplexity, row.perplexity * row.stderr),
-            UNKNOWN if i == 0 else _change(row),
+            with_error(row.perplexity, row.perplexity * row.stderr),
+            UNKNOWN if i == 0 else rise(row.rise, row.rise_stderr),
             UNKNOWN if row.selection is None else short(math.exp(min(row.selection, 700.0))),
             count(row.n_added) if row.n_added else "0",
             _exports(row, i),
@@ -154,26 +154,6 @@ def _tags(table: RepairTable, row: RepairRow, i: int) -> list[tuple[str, str]]:
     if harmed:
         tags.append(("warn", f"harms {harmed} of {len(row.fits)} places"))
     return tags
-
-
-def _change(row: RepairRow) -> str:
-    rise = math.expm1(min(row.rise, 700.0))
-    if not math.isfinite(rise):
-        return UNKNOWN
-    error = 100 * (1 + rise) * row.rise_stderr
-    text = percent(rise)
-    return text.replace(f"{THIN}%", f" ± {_rounded(error)}{THIN}%") if error else text
-
-
-def _with_error(value: float, error: float) -> str:
-    if not math.isfinite(value):
-        return UNKNOWN
-    return f"{short(value)} ± {_rounded(error)}" if error else short(value)
-
-
-def _rounded(error: float) -> str:
-    """Two significant digits, which is all that an error is known to."""
-    return short(float(f"{error:.2g}")).rstrip("0").rstrip(".") if error < 10 else short(error)
 
 
 def _exports(row: RepairRow, i: int) -> str:

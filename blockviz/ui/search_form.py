@@ -10,6 +10,7 @@ import gradio as gr
 
 from blockviz.session import Limits, MetricCard, ScoreRequest
 from blockviz.session.recipes import filled_request
+from blockviz.session.repair_views import CorrectionCard
 from blockviz.session.search_views import SearchRequest, StrategyCard
 from blockviz.types import UNITS
 from blockviz.ui import inputs
@@ -25,11 +26,13 @@ FORM = (
     "search_preset", "search_target", "search_amount", "search_strategy", "strategy_settings",
     "search_objective", "objective_settings", "search_unit", "protect_first", "protect_last",
     "search_text", "search_samples", "search_seq_len", "search_seed", "search_tasks",
-    "search_task_rows", "search_scores", "scores_settings", "search_pool", "is_exhaustive",
+    "search_task_rows", "search_scores", "scores_settings", "search_pool", "search_with_repair",
+    "with_repair_settings", "is_exhaustive",
 )  # fmt: skip
 # Fields of a request that are a name and its settings, and those that the page calls the same.
 METHOD_NAMES = {
     "strategy": "The strategy", "objective": "The objective", "scores": "The metric to order by",
+    "with_repair": "The repair on the way",
 }  # fmt: skip
 METHODS = tuple(METHOD_NAMES)
 OTHERS = ("protect_first", "protect_last", "is_exhaustive")
@@ -75,6 +78,11 @@ def unit_choices(units: Collection[str]) -> list[tuple[str, str]]:
     return [(UNIT_TITLES[unit], unit) for unit in UNITS if unit in units]
 
 
+def repairs(engine: Engine) -> tuple[CorrectionCard, ...]:
+    """The corrections that a search may fit on its way: none of them is trained."""
+    return tuple(card for card in engine.correction_cards() if not card.is_experimental)
+
+
 def narrowed(engine: Engine, strategy: str, unit: str) -> Update:
     """The units that a strategy can search; the present one stays if it is among them."""
     units = next((card.units for card in engine.strategies() if card.name == strategy), UNITS)
@@ -93,6 +101,9 @@ def request_of(engine: Engine, *form: Any) -> SearchRequest:
         objective=_method(raw, "objective", engine.objectives()),
         strategy=_method(raw, "strategy", engine.strategies()),
         scores=_method(raw, "scores", engine.metrics()) if raw["search_scores"] else "",
+        with_repair=(
+            _method(raw, "with_repair", repairs(engine)) if raw["search_with_repair"] else ""
+        ),
         unit=inputs.choice(raw["search_unit"], "The unit", UNITS),
         protect_first=_layers(raw["protect_first"], "The first layers to protect"),
         protect_last=_layers(raw["protect_last"], "The last layers to protect"),
@@ -161,7 +172,9 @@ def _amount(kind: str, raw: Any) -> float:
     return round(found * target.scale, 6)
 
 
-def _method(raw: dict[str, Any], kind: str, cards: Sequence[MetricCard | StrategyCard]) -> str:
+def _method(
+    raw: dict[str, Any], kind: str, cards: Sequence[MetricCard | StrategyCard | CorrectionCard]
+) -> str:
     """`beam:width=3` from the chosen name and the text of its settings."""
     said = METHOD_NAMES[kind]
     name = inputs.choice(raw[f"search_{kind}"], said, [card.name for card in cards])

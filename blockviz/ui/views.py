@@ -102,8 +102,8 @@ def texts(written: Continuation | None, visitor: Visitor, *, note: str = "") -> 
         said = " \u00b7 ".join(filter(None, (said, end)))
     return {
         "prompt": written.prompt,
-        "original": _pieces(written.original, parting),
-        "pruned": _pieces(written.pruned, parting),
+        "original": pieces(written.original, parting),
+        "pruned": pieces(written.pruned, parting),
         "plan": f"without {plan}"
         if plan and len(plan) < 60
         else f"{len(visitor.removed)} blocks cut",
@@ -118,7 +118,8 @@ def _parting(original: str, pruned: str) -> int | None:
     return next((i for i, (a, b) in pairs if a != b), None)
 
 
-def _pieces(text: str, start: int | None) -> list[str]:
+def pieces(text: str, start: int | None) -> list[str]:
+    """The text before it parts, the word in which it does, and the rest."""
     if start is None or start >= len(text):
         return [text, "", ""]
     end = start

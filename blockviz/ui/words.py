@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 THIN = "\u202f"  # narrow no-break space
 MINUS = "\u2212"
 TIMES = "\u00d7"
@@ -34,6 +36,27 @@ def percent(share: float, *, digits: int = 1) -> str:
         digits = 0
     text = f"{abs(share) * 100:,.{digits}f}".replace(",", THIN)
     return f"{MINUS if share < 0 else '+'}{text}{THIN}%"
+
+
+def with_error(value: float, error: float) -> str:
+    """`33.1 ± 0.6`, the error with two significant digits, which is all that it is known to."""
+    if not math.isfinite(value):
+        return UNKNOWN
+    return f"{short(value)} ± {_rounded(error)}" if error else short(value)
+
+
+def rise(nats: float, error: float) -> str:
+    """A difference of mean losses as a change of perplexity: `+64.9 ± 3.3 %`."""
+    share = math.expm1(min(nats, 700.0))
+    if not math.isfinite(share):
+        return UNKNOWN
+    text = percent(share)
+    spread = f" ± {_rounded(100 * (1 + share) * error)}{THIN}%"
+    return text.replace(f"{THIN}%", spread) if error else text
+
+
+def _rounded(error: float) -> str:
+    return short(float(f"{error:.2g}")).rstrip("0").rstrip(".") if error < 10 else short(error)
 
 
 def count(number: float) -> str:

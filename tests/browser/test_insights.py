@@ -24,6 +24,7 @@ FILLED = {
 }
 PAST_THE_EDGE = """() => [...document.querySelectorAll("main *")]
   .filter((e) => !e.closest(".bv-scroll, #table, .bv-chip, .bv-foot, .bv-numbers"))
+  .filter((e) => !e.closest(".visually-hidden"))
   .map((e) => [e.getBoundingClientRect(), e.outerHTML.slice(0, 90)])
   .filter(([box]) => box.width && box.right > innerWidth + 1)
   .map(([, markup]) => markup)"""

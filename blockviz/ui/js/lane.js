@@ -7,6 +7,7 @@ draw((v) => {
   if (v.step && v.step !== step && v.found === "search") trigger("searched", {});
   if (v.step && v.step !== step && v.found === "pairs") trigger("paired", {});
   if (v.step && v.step !== step && v.found === "repair") trigger("fitted", {});
+  if (v.step && v.step !== step && v.found === "compare") trigger("compared", {});
   step = v.step || step;
   root.hidden = !v.text;
   root.dataset.state = v.state;

@@ -1,0 +1,134 @@
+"""The settings of a comparison as they stand on the page, and the request that they make."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from blockviz.errors import BadPlan
+from blockviz.plots import row_name, visible
+from blockviz.session import ScoreRequest, Visitor
+from blockviz.session.compare_views import CompareRequest
+from blockviz.session.repair_views import RepairRequest
+from blockviz.types import RepairTable
+from blockviz.ui import inputs
+from blockviz.ui.job_handlers import MAX_SAMPLES, MAX_SEED, MAX_SEQ_LEN
+from blockviz.ui.live_handlers import MAX_NEW_TOKENS
+from blockviz.ui.repair_cards import is_of
+from blockviz.ui.search_form import texts_to_search
+from blockviz.ui.words import TIMES, grouped
+
+if TYPE_CHECKING:
+    from blockviz.session import Engine
+
+# In the order in which handlers get them.
+FORM = (
+    "compare_a", "compare_b", "compare_prompt", "compare_new", "compare_chat", "compare_text",
+    "compare_samples", "compare_seq_len", "compare_skip", "compare_held", "compare_seed",
+    "against_text", "against_samples", "against_seq_len",
+)  # fmt: skip
+NONE = "none"
+USUAL = ("writer_refit", "asc")
+MAX_PROMPT_CHARS = 20_000
+
+
+def choices(engine: Engine, visitor: Visitor) -> list[tuple[str, str]]:
+    """(name, label) of every correction, of those with settings in the last Repair table, none."""
+    found = {card.name: visible(card.title) for card in engine.correction_cards()}
+    table = _last_table(engine, visitor)
+    rows = table.rows[2:] if table else ()
+    found |= {row.correction: visible(row_name(row)) for row in rows if ":" in row.correction}
+    return [*((title, label) for label, title in found.items()), ("None", NONE)]
+
+
+def usual(engine: Engine, visitor: Visitor) -> tuple[str, str]:
+    """The two corrections to begin with: the best that was found, and one to hold it against."""
+    table = _last_table(engine, visitor)
+    names = [card.name for card in engine.correction_cards()]
+    known = [name for name in USUAL if name in names] or names
+    first = table.best if table and table.best else next(iter(known), NONE)
+    # What differs most from a refit of weights is to match the moments of the stream.
+    others = [name for name in reversed(known) if name != first.partition(":")[0]]
+    return first, next(iter(others), NONE)
+
+
+def request_of(engine: Engine, visitor: Visitor, *form: Any) -> CompareRequest:
+    """The comparison of the visitor's plan that the page asks for."""
+    raw, limits = dict(zip(FORM, form, strict=True)), engine.limits
+    plan = visitor.plan()
+    if not plan.removed:
+        raise BadPlan(
+            "The pruned model was to be compared with the original.",
+            "Nothing is removed yet.",
+            "Switch blocks off on the Map, or apply a set that a search found.",
+        )
+    offered = [label for _, label in choices(engine, visitor)]
+    named = [
+        inputs.choice(raw[f"compare_{x}"], f"Correction {x.upper()}", offered) for x in ("a", "b")
+    ]
+    most = limits.n_samples or MAX_SAMPLES
+    repair = RepairRequest(
+        plan=plan.check(engine.info),
+        corrections=tuple(dict.fromkeys(named)),
+        text=_text(engine, raw, "compare", "fitted"),
+        n_skip=inputs.whole(raw["compare_skip"], "The windows to skip", low=0, high=most),
+        n_held=inputs.whole(raw["compare_held"], "The windows held out", low=0, high=most),
+        evaluation=_text(engine, raw, "against", "measured"),
+    )
+    chars = limits.max_prompt_chars or MAX_PROMPT_CHARS
+    longest = limits.max_new_tokens or MAX_NEW_TOKENS
+    return CompareRequest(
+        repair,
+        inputs.text(raw["compare_prompt"], "The prompt", max_chars=chars),
+        inputs.whole(raw["compare_new"], "The number of new tokens", low=1, high=longest),
+        is_chat=raw["compare_chat"] is True,
+    )
+
+
+def said(engine: Engine, request: CompareRequest) -> dict[str, str]:
+    """What is fitted and measured on what, in words."""
+    titles = {value: label for label, value in texts_to_search(engine.limits)}
+    repair = request.repair
+    text, on = repair.text, repair.evaluation
+    fitted = [name for name in repair.corrections if name != NONE]
+    skipped = f", after the first {grouped(repair.n_skip)}" if repair.n_skip else ""
+    fits = (
+        f"Fitted on {_windows(text)} = {grouped(text.n_samples * text.seq_len)} tokens of "
+        f"{titles.get(text.calibration, text.calibration)}{skipped}. "
+    )
+    return {
+        "text": f"{fits if fitted else ''}Perplexity is measured on {_windows(on)} of "
+        f"{titles.get(on.calibration, on.calibration)}"
+        f"{', which no correction is fitted on' if fitted else ''}. Every text is greedy: always "
+        "the likeliest next token, so that no seed plays a part.",
+        "note": "A and B are the same correction: it gets one column."
+        if len(repair.corrections) == 1 and fitted
+        else "",
+        "source": "",
+        "address": "",
+    }
+
+
+def _windows(text: ScoreRequest) -> str:
+    return f"{grouped(text.n_samples)} {TIMES} {grouped(text.seq_len)}"
+
+
+def _last_table(engine: Engine, visitor: Visitor) -> RepairTable | None:
+    """The visitor's newest table of corrections of the present model."""
+    tables = (engine.repair_table(key) for key in reversed(visitor.repairs))
+    return next((t for t in tables if t is not None and is_of(t, engine.info)), None)
+
+
+def _text(engine: Engine, raw: dict[str, Any], kind: str, what: str) -> ScoreRequest:
+    limits = engine.limits
+    offered = [value for _, value in texts_to_search(limits)]
+    most, longest = limits.n_samples or MAX_SAMPLES, limits.seq_len or MAX_SEQ_LEN
+    return ScoreRequest(
+        calibration=inputs.choice(raw[f"{kind}_text"], f"The {what} text", offered),
+        n_samples=inputs.whole(
+            raw[f"{kind}_samples"], f"The number of {what} windows", low=1, high=most
+        ),
+        seq_len=inputs.whole(
+            raw[f"{kind}_seq_len"], f"The length of {what} windows", low=2, high=longest
+        ),
+        seed=inputs.whole(raw["compare_seed"], "The seed", low=0, high=MAX_SEED),
+    )  # fmt: skip

@@ -1,0 +1,86 @@
+"""Comparisons without a model: believable numbers and texts for the fake engine."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+
+from fake_repair import CLOSES, CORRECTIONS, NONE, ORIGINAL
+
+from blockviz.session.compare_views import CompareRequest
+from blockviz.session.repair_space import NO_CORRECTION
+from blockviz.types import Comparison, ComparisonColumn, DataOrigin, ModelInfo, Provenance
+
+TEXTS = {
+    "original": " Paris, the largest city in the country and its centre of art.",
+    "none": " the city of the city of the city of the",
+    "repaired": " Paris, a city of art and history on the Seine.",
+}
+# Multiply-adds of a block: its matrices without its norm of 576 channels.
+NORM = 576
+
+
+def make_comparison(
+    info: ModelInfo,
+    request: CompareRequest,
+    *,
+    n_columns: int | None = None,
+    dataset: str = "Wikipedia passages",
+    refused: str = "",
+    texts: dict[str, str] | None = None,
+) -> Comparison:
+    """The first `n_columns` columns, or all. `refused`: why no correction could be had."""
+    repair, removed = request.repair, request.repair.plan.removed
+    texts, titles = texts or TEXTS, {card.name: card for card in CORRECTIONS}
+    labels = [n for n in dict.fromkeys(repair.corrections) if n != NO_CORRECTION]
+    asked = ("original", "none", *labels)
+    whole = [ORIGINAL + random.Random(i).gauss(0, 0.12) for i in range(repair.evaluation.n_samples)]
+    columns = []
+    for label in asked if n_columns is None else asked[:n_columns]:
+        card = titles.get(label.partition(":")[0])
+        if card and refused:
+            columns.append(ComparisonColumn(label, card.title, folds=card.folds, refused=refused))
+            continue
+        gone = () if label == "original" else removed
+        rise = (1 - CLOSES[card.name] if card else bool(gone)) * (NONE - ORIGINAL)
+        draw = random.Random(label)
+        n_added = 0 if card is None or card.folds else 331_776 * len(removed)
+        linear = (
+            info.n_parameters - info.parameters_of(gone) - NORM * (len(info.blocks) - len(gone))
+        )
+        attn = sum(b.part == "attn" for b in gone)
+        columns.append(ComparisonColumn(
+            label, card.title if card else {"original": "Original", "none": "Pruned"}[label],
+            tuple(x + rise + draw.gauss(0, 0.05) * bool(rise) for x in whole),
+            texts.get(label, texts["repaired"]),
+            info.n_parameters - info.parameters_of(gone) + n_added, n_added, linear + n_added,
+            2 * 576 * (info.n_layers - attn), info.kv_bytes_per_token(gone),
+            card.folds if card else "",
+        ))  # fmt: skip
+    provenances = []
+    for text, role in ((repair.text, "calibration"), (repair.evaluation, "evaluation")):
+        origin = DataOrigin(
+            dataset, role, text.mode, text.n_samples, text.seq_len, text.n_samples * text.seq_len,
+            seed=text.seed, token_hash=text.calibration, role=role,
+        )  # fmt: skip
+        known = origin if labels or role == "evaluation" else None
+        provenances.append(Provenance(
+            known, info.name, info.revision, info.quantisation, info.dtype, info.device, 2, {}
+        ))  # fmt: skip
+    on = repair.evaluation
+    return Comparison(
+        *provenances, removed, asked, tuple(columns), request.prompt, request.max_new_tokens,
+        request.is_chat, repair.text.n_samples * (repair.text.seq_len - 1) if labels else 0,
+        on.n_samples * (on.seq_len - 1) if columns else 0, request.settings,
+        is_partial=len(columns) < len(asked),
+    )  # fmt: skip
+
+
+def growing_comparison(
+    info: ModelInfo, request: CompareRequest, **more: object
+) -> Iterator[Comparison]:
+    """The comparison before its first column and after every one but the last, each partial."""
+    n = len(make_comparison(info, request, n_columns=0).asked)
+    for i in range(n):
+        yield replace(make_comparison(info, request, n_columns=i, **more), is_partial=True)
