@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from scipy.stats import kendalltau
 
 from blockviz.bench.metrics import compare_families, kept_of_dense
+from blockviz.bench.repair import compare_fits
 from blockviz.bench.scoring import Say, compare_forward, compare_sweeps, scoring_memory
 from blockviz.bench.search import MIB, compare_searches, search_memory
 from blockviz.models.model import BlockModel
@@ -17,19 +22,26 @@ from blockviz.types import CalibrationSet, run
 GIB = 2**30
 
 
-def run_bench(*, is_quick: bool, say: Say) -> dict[str, Any]:
-    """The report as JSON: scoring and searching beside the reference, metrics, and memory."""
+def run_bench(*, is_quick: bool, say: Say, text: str = "demo") -> dict[str, Any]:
+    """The report as JSON: scoring, searching and fitting beside the plain way, and memory."""
     n_samples = 8 if is_quick else 32
-    report: dict[str, Any] = {"schema": "blockviz/bench/1", "runs": [], "searches": []}
+    report: dict[str, Any] = {
+        "schema": "blockviz/bench/1",
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": machine(),
+        "runs": [],
+        "searches": [],
+    }
     for dtype in ("bfloat16", "float32"):
         model: BlockModel = run(open_model("demo", dtype=dtype))
-        windows = run(open_windows(model, ScoreRequest(n_samples=n_samples)))
+        windows = run(open_windows(model, ScoreRequest(n_samples=n_samples, calibration=text)))
         report["provenance"] = provenance_of(model, windows.origin).to_json()
         report["runs"].append(compare_sweeps(model, windows, dtype, say))
         report["runs"].append(compare_forward(model, windows, dtype, say))
         if dtype == "bfloat16":
             report["metrics"] = compare_families(model, windows, say)
             report["kept_of_dense"] = kept_of_dense(model, windows, say)
+            report["fits"] = compare_fits(model, windows, say)
         report["searches"] += searches(model, windows, say, n_blocks=1 if is_quick else 3)
     orders = [r.pop("order") for r in report["runs"] if "order" in r]
     tau = float(kendalltau(*orders).statistic)
@@ -38,19 +50,34 @@ def run_bench(*, is_quick: bool, say: Say) -> dict[str, Any]:
     report["memory"] = scoring_memory(n_samples)
     budgets = (("ppl", 64 * MIB), ("kl", 64 * MIB), ("ppl", GIB))
     report["search_memory"] = [
-        search_memory(n_samples, budget, "demo", say, objective=name) for name, budget in budgets
+        search_memory(n_samples, budget, text, say, objective=name) for name, budget in budgets
     ]
     peak, start = (report["memory"][k] / GIB for k in ("peak_bytes", "loaded_bytes"))
     say(f"Peak memory of scoring in bfloat16: {peak:.2f} GiB ({start:.2f} GiB with model loaded)")
     return report
 
 
+def machine() -> str:
+    """The processor and how many of its cores there are, as far as the system tells."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores"
+
+
 def searches(
     model: BlockModel, windows: CalibrationSet, say: Say, *, n_blocks: int
 ) -> list[dict[str, Any]]:
     """Greedy searches beside the reference: by perplexity, and in bfloat16 by LDS as well."""
-    objectives = ("ppl", "lds") if model.info.dtype == "bfloat16" else ("ppl",)
+    is_first = model.info.dtype == "bfloat16"
     return [
-        compare_searches(model, windows, say, objective=name, n_blocks=n_blocks)
-        for name in objectives
+        compare_searches(
+            model,
+            windows,
+            say,
+            objective=name,
+            n_blocks=n_blocks,
+            with_exhaustive=is_first and name == "ppl",
+        )
+        for name in (("ppl", "lds") if is_first else ("ppl",))
     ]

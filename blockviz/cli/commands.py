@@ -177,7 +177,7 @@ def bench(args: argparse.Namespace) -> int:
     from blockviz.bench import run_bench
 
     check_out(args.out)
-    write_json(args.out, run_bench(is_quick=args.quick, say=say))
+    write_json(args.out, run_bench(is_quick=args.quick, say=say, text=args.calibration))
     return 0
 
 

@@ -157,6 +157,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     bench = commands.add_parser("bench", help="time and memory, each beside its reference")
     bench.add_argument("--quick", action="store_true", help="fewer windows and repeats")
+    bench.add_argument("--calibration", default="demo", metavar="TEXT", help="to run on [demo]")
     add_out(bench)
     return parser
 
@@ -184,7 +185,7 @@ def _search(parser: argparse.ArgumentParser) -> None:
     add("--repair-samples", type=int, metavar="N", help="windows behind those to fit it on [64]")
     doubt = parser.add_mutually_exclusive_group()
     doubt.add_argument(
-        "--level", type=float, metavar="P", help="doubt that a decision may leave [0.01]"
+        "--level", type=float, metavar="P", help="doubt that a decision may leave [0.02]"
     )
     doubt.add_argument(
         "--exhaustive",

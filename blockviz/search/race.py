@@ -60,7 +60,7 @@ def race(
     n_windows: int,
     *,
     keep: int = 1,
-    level: float = 0.01,
+    level: float = 0.02,
     seed: int = 0,
     is_exhaustive: bool = False,
 ) -> Racing:

@@ -56,7 +56,7 @@ def check_search(request: SearchRequest, info: ModelInfo | None = None) -> Strat
         raise BadInput(
             f"A level of doubt of {request.level} was asked for.",
             "It must lie between 0 and 0.5.",
-            "Use 0.01, or search exhaustively for none at all.",
+            "Use 0.02, or search exhaustively for none at all.",
         )
     for text in filter(None, (request.scores, _pool(request)[0])):
         parse_metric(text)

@@ -37,7 +37,7 @@ class SearchRequest:
     scores: str = ""
     with_repair: str = ""
     repair_samples: int = 64
-    level: float = 0.01
+    level: float = 0.02
     is_exhaustive: bool = False
     engine: str = "fast"
     memory_bytes: int | None = None
