@@ -10,7 +10,15 @@ from fake_repair import CLOSES, CORRECTIONS, NONE, ORIGINAL
 
 from blockviz.session.compare_views import CompareRequest
 from blockviz.session.repair_space import NO_CORRECTION
-from blockviz.types import Comparison, ComparisonColumn, DataOrigin, ModelInfo, Provenance
+from blockviz.types import (
+    Comparison,
+    ComparisonColumn,
+    Contest,
+    DataOrigin,
+    Entry,
+    ModelInfo,
+    Provenance,
+)
 
 TEXTS = {
     "original": " Paris, the largest city in the country and its centre of art.",
@@ -84,3 +92,30 @@ def growing_comparison(
     n = len(make_comparison(info, request, n_columns=0).asked)
     for i in range(n):
         yield replace(make_comparison(info, request, n_columns=i, **more), is_partial=True)
+
+
+def make_contest(*, title: str = "") -> Contest:
+    """Three recipes, two draws each, and one that could not be had."""
+    draw = random.Random(11)
+    entries = [Entry("original", "Original", 0, nll=ORIGINAL, rise=0.0, n_parameters=134_515_008)]
+    for seed in (1, 2):
+        for name, far in (("blockpruner", 1.1), ("shortgpt", 1.9), ("blockviz", 0.6)):
+            nll = ORIGINAL + far + draw.gauss(0, 0.05)
+            entries.append(
+                Entry(
+                    name,
+                    title or name.title(),
+                    seed,
+                    repair="writer_refit" if name == "blockviz" else "",
+                    n_parameters=109_730_880,
+                    bare=nll + (0.5 if name == "blockviz" else 0.0),
+                    nll=nll,
+                    stderr=0.04,
+                    rise=nll - ORIGINAL,
+                    rise_stderr=0.03,
+                )
+            )
+    entries.append(Entry("sleb", "SLEB", 1, refused="It cannot. There is none. Leave it out."))
+    provenance = Provenance(None, "demo", "", "", "bfloat16", "cpu", 2, {})
+    settings = {"layers": 7, "n_samples": 32, "seq_len": 128, "fit_samples": 96}
+    return Contest(provenance, 109_730_880, {**settings, "fit_seq_len": 512}, tuple(entries), 999)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from fake_compare import TEXTS, growing_comparison, make_comparison
+from fake_compare import TEXTS, growing_comparison, make_comparison, make_contest
 from fake_repair import CORRECTIONS, growing_repair, make_repair
 from fake_search import (
     PRESETS,
@@ -181,6 +181,7 @@ class FakeEngine:
         }
         self._repairs: dict[str, RepairTable] = {}
         self._comparisons: dict[str, Comparison] = {}
+        self.contest = make_contest(title=HOSTILE if self.is_hostile else "")
         self._known: dict[frozenset[BlockId], LiveResult] = {}
         self._jobs: dict[str, JobView] = {}
         self._cancelled: set[str] = set()

@@ -602,13 +602,34 @@ def test_a_refitted_writer_is_numpys_least_squares(case: str):
     block = BlockId(1, "mlp")
     pair = told[block]
     a, t = pair.features.double().numpy(), (pair.y - pair.u).double().numpy()
+    means = a.mean(0), t.mean(0)
+    a, t = a - means[0], t - means[1]
     weight = np.sqrt(0.1 * (a**2).sum() / a.shape[1])
     more = np.vstack([a, weight * np.eye(a.shape[1])])
     zeros = np.zeros((a.shape[1], t.shape[1]))
     change = np.linalg.lstsq(more, np.vstack([t, zeros]), rcond=None)[0]
-    found = fitted(case, ("2.attn",), WriterRefit(writers="gap")).writers[block].weight
+    found = fitted(case, ("2.attn",), WriterRefit(writers="gap")).writers[block]
     expected = writer_weight(shared(case), block).double().numpy() + change.T
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found.weight, expected, rtol=1e-4, atol=1e-5)
+    bias = writer(shared(case), block).bias.detach().double().numpy()
+    shift = means[1] - means[0] @ change
+    np.testing.assert_allclose(found.bias, bias + shift, rtol=1e-4, atol=1e-5)
+
+
+def test_a_writer_without_a_bias_gets_none_and_least_squares_through_zero():
+    case = "qwen3"
+    told = {p.block: pair for p, pair in spied(case, ("2.attn",), at="writer")}
+    block = BlockId(1, "mlp")
+    pair = told[block]
+    a, t = pair.features.double().numpy(), (pair.y - pair.u).double().numpy()
+    weight = np.sqrt(0.1 * (a**2).sum() / a.shape[1])
+    more = np.vstack([a, weight * np.eye(a.shape[1])])
+    zeros = np.zeros((a.shape[1], t.shape[1]))
+    change = np.linalg.lstsq(more, np.vstack([t, zeros]), rcond=None)[0]
+    found = fitted(case, ("2.attn",), WriterRefit(writers="gap")).writers[block]
+    expected = writer_weight(shared(case), block).double().numpy() + change.T
+    np.testing.assert_allclose(found.weight, expected, rtol=1e-4, atol=1e-5)
+    assert found.bias is None
 
 
 # --- refusals and memory --------------------------------------------------------------------------

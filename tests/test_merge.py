@@ -154,6 +154,15 @@ def test_laco_walks_from_the_top_and_writes_down_its_steps():
     assert next(ask.repair for ask in found.asks) == "merge:mode=paper:steps=5+2"
 
 
+def test_the_last_merge_of_laco_takes_what_the_target_leaves():
+    space = space_of(layers_of(8), Goal(3), n_blocks=16)
+    found = played(Laco(layers=3, threshold=0.5), space, alike(99))
+    assert found.last.repair == "merge:mode=paper:steps=5+2/3+1"
+    few = space_of(layers_of(4), Goal(), n_blocks=8)
+    found = played(Laco(threshold=0.5), few, alike(99))
+    assert found.last.repair == "merge:mode=paper:steps=0+3"
+
+
 def test_laco_leaves_an_interval_and_steps_down_where_it_may_not():
     space = space_of(layers_of(8), Goal(), n_blocks=16)
     found = played(Laco(layers=3, interval=3, threshold=0.5), space, alike(99))

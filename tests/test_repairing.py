@@ -111,6 +111,8 @@ def test_the_choice_by_hand():
     assert best_of([*head, row("a", 1.8), row("b", 1.5), row("c", 1.6)]) == "b"
     assert best_of([*head, row("a", 1.8), row("b", 1.5, folds="")]) == "a"
     assert best_of([*head, row("a", 1.8), row("b", 1.5, n_added=3)]) == "a"
+    assert best_of([*head, row("a", 1.8), row("b", 1.5, folds="", n_added=3)], "custom") == "b"
+    assert best_of([*head, row("a", 1.8), row("b", 1.5, folds="")], "stock-zeroed") == "a"
     assert best_of([*head, row("a", 2.1)]) == ""
     assert best_of([*head, row("a", None)]) == ""
     assert best_of(head) == best_of([]) == ""

@@ -279,6 +279,24 @@ def test_pairs_come_block_by_block_and_are_kept(model):
     assert run(pairs_windows(model, WINDOWS, request, ledger)) == partials[-1]
 
 
+def test_pairs_of_a_pool_are_those_of_its_units(model):
+    """The half with the lowest BI: what `score` gives them is the independent way."""
+    from blockviz.metrics import parse_metrics
+    from blockviz.session.scoring import score_windows
+
+    asked = ScoreRequest(n_samples=24, seq_len=10, metrics=("bi",))
+    table = run(score_windows(model, WINDOWS, parse_metrics(["bi"]), asked))
+    scores = table.metrics["bi"].values
+    half = set(sorted(scores, key=scores.__getitem__)[: len(scores) // 2])
+    found, every = pairs(model, pool="bi:0.5"), pairs(model)
+    assert set(found.singles) == half
+    assert set(found.pairs) == {p for p in every.pairs if half.issuperset(p)}
+    for pair, value in found.pairs.items():
+        assert value == pytest.approx(every.pairs[pair], abs=1e-6)
+    with pytest.raises(BadInput, match="METRIC:SHARE"):
+        pairs(model, pool="bi")
+
+
 def test_pairs_of_layers(model):
     found = pairs(model, unit="layer", n_positions=None)
     n = model.info.n_layers

@@ -276,6 +276,7 @@ def test_every_column_is_there_or_says_that_it_is_not(engine, visitor, state):
     assert tags == [[], [], *waits]
     missing = [[cell is None for cell in row["cells"]] for row in table["rows"]]
     assert missing == [[False, False, state != "done", state != "done"]] * 7
+    assert update[card_names("contest")[0]]["title"] == "Every recipe at one size"
     assert update[card_names("comparison_rise")[1]] is not None
 
 

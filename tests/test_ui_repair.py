@@ -29,6 +29,7 @@ GOOD = {
     "corrections": ["asc", "writer_refit"], "corrections_more": "", "repair_text": "demo",
     "repair_samples": 48, "repair_seq_len": 512, "repair_skip": 0, "repair_held": 8,
     "repair_seed": 42, "measured_text": "demo", "measured_samples": 16, "measured_seq_len": 512,
+    "repair_mode": "stock-compact",
 }  # fmt: skip
 REMOVED = ("18.attn", "7.attn", "7.mlp")
 

@@ -731,3 +731,12 @@ def test_hostile_words_reach_no_template_of_the_search_tab(visitor):
     assert HOSTILE.strip() in update["search_note"]["text"]
     titles = [g.title for g in curves_cards.groups(engine, who).values()]
     assert not any("\u202e" in title for title in titles)
+
+
+def test_the_repair_that_numbers_were_measured_with_is_named(engine, visitor):
+    run = engine.search_run("example")
+    assert "repair" not in search_cards.candidates(engine.info, visitor, "example", run)["lead"]
+    steps = tuple(replace(step, repair="writer_refit:ridge=0.5") for step in run.steps)
+    repaired = replace(run, steps=steps)
+    lead = search_cards.candidates(engine.info, visitor, "example", repaired)["lead"]
+    assert "the repair writer_refit:ridge=0.5, which is not applied" in lead

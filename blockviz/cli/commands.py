@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from blockviz.cli.console import Stopped, complain, drain, say, table, write_json
+from blockviz.cli.contest_commands import contest
 from blockviz.cli.evaluate_commands import evaluate, generate
 from blockviz.cli.insight_commands import judge, stability
 from blockviz.cli.options import check_out
@@ -192,6 +193,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "judge": judge,
     "stability": stability,
     "generate": generate,
+    "contest": contest,
     "app": app,
     "bench": bench,
 }

@@ -100,6 +100,13 @@ def add_fit(parser: argparse.ArgumentParser, *, can_choose: bool = False) -> Non
             metavar="N",
             help="windows behind them to choose by, never fitted on [8]",
         )
+        group.add_argument(
+            "--export-mode",
+            default="stock-compact",
+            metavar="MODE",
+            help="choose for stock-compact, stock-zeroed, or custom, which carries modules of its "
+            "own [stock-compact]",
+        )
 
 
 def add_tasks(parser: argparse.ArgumentParser, metavar: str, what: str) -> None:
@@ -144,3 +151,34 @@ def n_bytes(text: str) -> int:
             "Write --memory 512MiB, for one.",
         )
     return size
+
+
+def add_contest(parser: argparse.ArgumentParser) -> None:
+    """Everything the contest asks."""
+    add_model(parser)
+    add = parser.add_argument
+    add("--layers", type=int, default=7, metavar="N", help="remove as much as N layers hold [7]")
+    add(
+        "--entrants",
+        default="",
+        metavar="P,...",
+        help="presets, blockviz, blockviz_repaired [all]",
+    )
+    add("--draws", default="1,2,3", metavar="SEED,...", help="seeds of the windows [1,2,3]")
+    add("--calibration", default="demo", metavar="TEXT", help="to search and to fit on [demo]")
+    add("--n-samples", type=int, default=32, metavar="N", help="windows to search on [32]")
+    add("--seq-len", type=int, default=128, metavar="T", help="tokens each [128]")
+    add("--fit-samples", type=int, default=96, metavar="N", help="windows to fit on [96]")
+    add("--fit-held", type=int, default=8, metavar="N", help="windows to choose by [8]")
+    add("--fit-seq-len", type=int, default=512, metavar="T", help="tokens of those each [512]")
+    add("--data", default="demo", metavar="TEXT", help="for the perplexities [demo]")
+    add("--data-samples", type=int, default=24, metavar="N", help="windows of it [24]")
+    add("--data-seq-len", type=int, default=512, metavar="T", help="tokens each [512]")
+    add_tasks(parser, "T,...", "questions to answer")
+    add_memory(parser)
+    add(
+        "--no-resume",
+        action="store_true",
+        help="start anew, whatever --out holds of an earlier run with these settings",
+    )
+    add_out(parser)

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from blockviz import __version__
 from blockviz.cli.option_groups import (
+    add_contest,
     add_fit,
     add_memory,
     add_model,
@@ -151,6 +152,8 @@ def build_parser() -> argparse.ArgumentParser:
     how.add_argument("--raw", action="store_true", help="as it is (default)")
     add_out(generate)
 
+    add_contest(commands.add_parser("contest", help="every recipe with its repair, at one size"))
+
     app = commands.add_parser("app", help="the interactive app in a browser")
     app.add_argument("--host", default=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"))
     app.add_argument("--port", type=int, default=int(os.environ.get("GRADIO_SERVER_PORT", "7860")))
@@ -185,7 +188,7 @@ def _search(parser: argparse.ArgumentParser) -> None:
     add("--repair-samples", type=int, metavar="N", help="windows behind those to fit it on [64]")
     doubt = parser.add_mutually_exclusive_group()
     doubt.add_argument(
-        "--level", type=float, metavar="P", help="doubt that a decision may leave [0.02]"
+        "--level", type=float, metavar="P", help="doubt that a decision may leave [0.05]"
     )
     doubt.add_argument(
         "--exhaustive",
@@ -217,6 +220,7 @@ def _pairs(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="predictions read of each window, a seeded sample; or all [%(default)s]",
     )
+    parser.add_argument("--pool", default="", metavar="M:SHARE", help="among bi:0.5 only [all]")
     parser.add_argument(
         "--top", type=int, default=10, metavar="N", help="strongest pairs to show [%(default)s]"
     )

@@ -69,7 +69,8 @@ def _request(args: argparse.Namespace) -> RepairRequest:
 def _check_one_can_be_kept(request: RepairRequest) -> None:
     """BadInput where several corrections are asked for and none of them could be chosen."""
     asked = check_repair(request)
-    if len(asked) == 1 or (request.n_held and any(c.folds for c in asked.values())):
+    is_custom = request.export_mode == "custom"
+    if len(asked) == 1 or (request.n_held and any(is_custom or c.folds for c in asked.values())):
         return
     found = "None of them goes into an export without storing more."
     raise BadInput(
@@ -131,10 +132,13 @@ def _cells(found: RepairTable, row: RepairRow) -> list[str]:
 def _choice(found: RepairTable, *, n_held: int, is_single: bool) -> str:
     if not found.best and (is_single or not n_held):
         return "Nothing was chosen: see the held-out column, and what it exports as."
-    n_able = sum(row.selection is not None and row.is_free for row in found.rows[2:])
+    mode = found.export_mode
+    n_able = sum(row.selection is not None and row.goes_into(mode) for row in found.rows[2:])
+    carried = "a custom export carries" if mode == "custom" else "an export can carry without "
+    carried += "" if mode == "custom" else "storing more"
     head = (
         f"By {n_held} windows that nothing was fitted on, of the {n_able} of "
-        f"{len(found.rows) - 2} that an export can carry without storing more"
+        f"{len(found.rows) - 2} that {carried}"
     )
     if not found.best:
         return f"{head}: none, since none is better there than the bare plan"

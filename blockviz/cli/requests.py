@@ -57,6 +57,7 @@ def repair_request_of(
         n_held=getattr(args, "fit_held", 0),
         evaluation=evaluation or ScoreRequest(),
         memory_bytes=getattr(args, "memory_bytes", None),
+        export_mode=getattr(args, "export_mode", "stock-compact"),
     )
 
 

@@ -144,6 +144,11 @@ def _count(run: SearchRun) -> str:
 
 
 def _say_what_is_there(args: argparse.Namespace, run: SearchRun) -> None:
+    if run.best is not None and run.best.repair:
+        plan = args.out or "PLAN"
+        say(
+            f"Measured with a repair: blockviz correct --plan {plan} --correction {run.best.repair}"
+        )
     if args.out is not None and run.best is not None and run.best.removed:
         say(f"A plan: blockviz evaluate --plan {args.out}, or generate --plan {args.out}")
 
@@ -191,6 +196,7 @@ def _pairs_request(args: argparse.Namespace) -> PairsRequest:
         text=text,
         unit=args.unit,
         n_positions=n_positions,
+        pool=args.pool,
         seed=args.seed,
         memory_bytes=args.memory_bytes,
     )

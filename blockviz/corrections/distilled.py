@@ -20,6 +20,7 @@ from blockviz.corrections.fitting import fit
 from blockviz.corrections.hadamard_matrix import check_size
 from blockviz.corrections.linearpatch import Hadamard
 from blockviz.corrections.maps import Residual
+from blockviz.corrections.rows import counted
 from blockviz.corrections.student import Lesson, Student, lessons_of
 from blockviz.corrections.training import (
     EPOCHS,
@@ -29,7 +30,6 @@ from blockviz.corrections.training import (
     Best,
     Schedule,
     Trained,
-    counted,
     shuffled,
     train,
 )

@@ -59,7 +59,7 @@ def check_memory(
 
 def checked_tokens(windows: CalibrationSet, correction: Correction) -> int:
     """How many positions it is fitted on; BadInput if none."""
-    n_tokens = int(_counted(windows, correction.tokens).sum())
+    n_tokens = int(counted(windows, correction.tokens).sum())
     if not n_tokens:
         raise BadInput(
             f"{correction.name} was to be fitted on {len(windows)} windows.",
@@ -69,8 +69,8 @@ def checked_tokens(windows: CalibrationSet, correction: Correction) -> int:
     return n_tokens
 
 
-def _counted(windows: CalibrationSet, tokens: str) -> torch.Tensor:
-    """(n_samples, seq) bool: the positions to fit on."""
+def counted(windows: CalibrationSet, tokens: str) -> torch.Tensor:
+    """(n_samples, seq) bool: the positions that a correction looks at."""
     wanted = windows.attention_mask.clone()
     if tokens == "skip_first":
         wanted[:, 0] = False
@@ -87,7 +87,7 @@ def opened(
     is_held: bool,
 ) -> Iterator[Rows]:
     """The windows in front of the first block, so many at a time."""
-    wanted, start = _counted(windows, tokens), 0
+    wanted, start = counted(windows, tokens), 0
     for batch in windows.batches(n_windows):
         stage = Stage(whole, batch)
         stream = stage.stream

@@ -21,6 +21,7 @@ from blockviz.corrections.linears import (
     reading,
     weight_of,
 )
+from blockviz.corrections.rows import counted
 from blockviz.corrections.sparse import (
     AXES,
     Inputs,
@@ -117,7 +118,7 @@ def check_room(
     if isinstance(score, InputScore):
         n_windows = 0 if windows is None else len(windows)
         n_read = windows.input_ids.numel() if n_windows else 0
-        n_tokens = int(_counted(windows, score.tokens).sum()) if n_windows else 0
+        n_tokens = int(counted(windows, score.tokens).sum()) if n_windows else 0
         taken += n_read * model.info.hidden_size * model.dtype.itemsize
         if not n_tokens:
             raise BadInput(
@@ -181,7 +182,7 @@ class _Sparsifying:
                 yield Progress(stage, layer, n_layers, f"layer {layer}")
 
     def _opened(self, windows: CalibrationSet, tokens: str, batch_tokens: int) -> Iterator[_Rows]:
-        wanted, start = _counted(windows, tokens), 0
+        wanted, start = counted(windows, tokens), 0
         for batch in windows.batches(max(1, batch_tokens // windows.input_ids.shape[1])):
             stage = Stage(self.target, batch)
             stream = stage.stream
@@ -249,14 +250,6 @@ class _Sparsifying:
             passes=self.before.passes + self.n_run / n_runs,
             notes=(*self.before.notes, f"Weights made sparse: {self.sparsity.describe()}."),
         )
-
-
-def _counted(windows: CalibrationSet, tokens: str) -> torch.Tensor:
-    """(n_samples, seq) bool: the positions to look at."""
-    wanted = windows.attention_mask.clone()
-    if tokens == "skip_first":
-        wanted[:, 0] = False
-    return wanted
 
 
 def _joined(

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 
 from blockviz.corrections.base import SelfFitted
-from blockviz.types import CalibrationSet, Progress
+from blockviz.types import Progress
 
 # So often, the beginning and the end included, what is trained is tried on the held windows.
 N_LOOKS = 8
@@ -138,11 +138,3 @@ def shuffled(n_items: int, n_epochs: int, seed: int) -> Sequence[int]:
     """All items in another order each time, so many times over."""
     generator = torch.Generator().manual_seed(seed)
     return [int(i) for _ in range(n_epochs) for i in torch.randperm(n_items, generator=generator)]
-
-
-def counted(windows: CalibrationSet, tokens: str) -> torch.Tensor:
-    """(n_samples, seq) bool: the positions to train on."""
-    wanted = windows.attention_mask.clone()
-    if tokens == "skip_first":
-        wanted[:, 0] = False
-    return wanted

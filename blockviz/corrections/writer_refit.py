@@ -16,8 +16,10 @@ class WriterRefit(Correction):
     """W <- W + dW^T, dW = (A^T A + ridge tr(A^T A)/n I)^-1 A^T (y - u), A what the writer reads.
 
     writers: only those in front of a gap, of every MLP, or of every block, from the first gap on.
-    The ridge draws the weight towards what it was. weigh=size: a position counts by the inverse of
-    its stream's mean square, since every block reads the stream divided by its size.
+    The ridge draws the weight towards what it was. A writer that has a bias gets the best one with
+    it: then A and y - u are taken around their means. weigh=size: a position counts by the inverse
+    of its stream's mean square, since every block reads the stream divided by its size; then biases
+    stay as they are.
     """
 
     writers: str = field(
@@ -61,5 +63,10 @@ class _Fitter:
         self._sums.add(weight * pair.features, weight * missing)
 
     def result(self) -> Writing:
-        change = self._sums.solve(self._ridge, is_centred=False)
-        return Writing((self._place.weight.double() + change.T).float())
+        place, has_bias = self._place, self._place.bias is not None and not self._is_weighed
+        change = self._sums.solve(self._ridge, is_centred=has_bias)
+        weight = (place.weight.double() + change.T).float()
+        if not has_bias:
+            return Writing(weight)
+        shift = self._sums.mean_t - self._sums.mean_x @ change
+        return Writing(weight, (place.bias.double() + shift).float())

@@ -2,7 +2,8 @@
 
 from blockviz.engine.costs import BlockCosts, block_costs
 from blockviz.engine.gradients import weights_and_gradients, weights_of
-from blockviz.engine.measure import ReferenceMeter, SetMeter
+from blockviz.engine.measure import SetMeter
+from blockviz.engine.reference import ReferenceMeter
 from blockviz.engine.sets import SetRunner
 from blockviz.engine.sweep import SweepResult, sweep
 

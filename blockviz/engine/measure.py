@@ -11,8 +11,8 @@ import torch
 
 from blockviz.engine.branches import Branches
 from blockviz.engine.positions import sample
-from blockviz.engine.reader import BatchReader, Dense, readout_of
-from blockviz.engine.roads import ReferenceRoad
+from blockviz.engine.reader import Dense, readout_of
+from blockviz.engine.recall import Recall
 from blockviz.engine.sweep import OutputMetric
 from blockviz.engine.trunk import Trunk
 from blockviz.evaluate.perplexity import next_tokens
@@ -27,6 +27,8 @@ EMPTY: RemovedSet = frozenset()
 LAYER_WIDTHS = 16
 # One part in so many of the memory is for the streams of what a search has settled on.
 TRUNK_PART = 8
+# And one in so many for what a metric keeps of the whole model, if that is little.
+RECALL_PART = 32
 # Logits that are made at once; what reads them holds several of their size.
 HEAD_BYTES, HEAD_PART = 48 << 20, 20
 
@@ -76,6 +78,7 @@ class SetMeter:
         self._trunk = Trunk(memory_bytes // TRUNK_PART)
         # Of the whole model, only what the head reads.
         self._whole = Trunk(memory_bytes // TRUNK_PART if metric.reads_dense else 0)
+        self._recall = Recall(memory_bytes // RECALL_PART)
 
     def __len__(self) -> int:
         return len(self._windows)
@@ -101,6 +104,7 @@ class SetMeter:
                 self._memory_bytes //= 2
                 self._trunk.forget()
                 self._whole.forget()
+                self._recall.forget()
                 if torch.cuda.is_available():
                     torch.cuda.empty_cache()
                 continue
@@ -122,15 +126,17 @@ class SetMeter:
             windows=windows,
         )
         reader = _Reader(self._head, batch, self._metric, read)
+        reader.kept = self._recall.get(windows)
         found: dict[RemovedSet, torch.Tensor] = {}
         dense = self._whole.get(windows, self._n_layers)
-        if dense is None and self._metric.reads_dense and self._original is not None:
+        reads_dense = self._metric.reads_dense and reader.kept is None
+        if dense is None and reads_dense and self._original is not None:
             stage = Stage(self._original, batch)
             dense = stage.run(stage.stream, 0, EMPTY)
             self._whole.put(windows, self._n_layers, dense)
             yield
         for group in branches.groups(sets, self._for_streams()):
-            wants_dense = self._metric.reads_dense and dense is None
+            wants_dense = reads_dense and dense is None
             streams = yield from branches.run([EMPTY, *group] if wants_dense else list(group))
             if wants_dense:
                 dense, *streams = streams
@@ -140,6 +146,8 @@ class SetMeter:
             whole = None if dense is None else self._head.hidden(dense)
             means = yield from reader.read(hidden, whole)
             found |= zip(group, means, strict=True)
+        if reader.kept is not None:
+            self._recall.put(windows, reader.counts, reader.kept)
         return found
 
     def _for_streams(self) -> int:
@@ -163,7 +171,11 @@ class _Piece:
 
 
 class _Reader:
-    """Reads one metric off the hidden states of many sets, the same positions of all in turn."""
+    """Reads one metric off the hidden states of many sets, the same positions of all in turn.
+
+    kept: what the metric keeps of the whole model at every position that counts, once that is known
+    and where it reads no more of the whole model than this.
+    """
 
     def __init__(
         self,
@@ -185,6 +197,12 @@ class _Reader:
         self._n_windows = batch.input_ids.shape[0]
         self._window = self._rows // batch.input_ids.shape[1]
         self._counts = self._by_window(torch.ones(len(self._rows), dtype=torch.float64))
+        self.kept: Mapping[str, torch.Tensor] | None = None
+
+    @property
+    def counts(self) -> list[int]:
+        """Positions of each window that count."""
+        return [int(n) for n in self._counts]
 
     @torch.inference_mode()
     def read(
@@ -195,11 +213,12 @@ class _Reader:
         The head multiplies many rows at once, the metric reads few: as many as the cache holds.
         """
         values = torch.zeros(len(hidden), len(self._rows), dtype=torch.float64)
-        size = self._head.chunk_rows
+        size, new = self._head.chunk_rows, []
         for start in range(0, len(self._rows), size):
             rows = self._rows[start : start + size].to(hidden[0].device)
             pieces = self._pieces(start, len(rows), None if dense is None else dense[rows])
             if pieces[0].picks is not None:
+                new += [piece.kept for piece in pieces] if self.kept is None else []
                 for piece in pieces:
                     states = torch.stack([h[rows[piece.inner]] for h in hidden], dim=1)
                     logits = self._head.logits_at(states, piece.picks).float()
@@ -217,18 +236,21 @@ class _Reader:
                     values[i, piece.outer] = found.cpu().double()
                 del logits
                 yield
+        if new:
+            self.kept = {name: torch.cat([kept[name] for kept in new]) for name in new[0]}
         means = [self._by_window(row) / self._counts for row in values]
         return [self._metric.window_values(m, self._counts) for m in means]
 
     def _pieces(self, start: int, n_rows: int, dense: torch.Tensor | None) -> list[_Piece]:
         """The rows from `start` on in pieces, with what is kept of the dense model at each."""
-        logits = None if dense is None else self._head.logits(dense)
+        is_known = dense is None or self.kept is not None
+        logits = None if is_known else self._head.logits(dense)
         size = self._head.piece_rows
         pieces = []
         for first in range(0, n_rows, size):
             inner = slice(first, min(first + size, n_rows))
             outer = slice(start + inner.start, start + inner.stop)
-            kept: Mapping[str, torch.Tensor] = {}
+            kept = {name: rows[outer] for name, rows in (self.kept or {}).items()}
             base = None
             if logits is not None:
                 readout = readout_of(logits[inner], *self._wanted(outer))
@@ -244,40 +266,6 @@ class _Reader:
     def _by_window(self, values: torch.Tensor) -> torch.Tensor:
         total = torch.zeros(self._n_windows, dtype=torch.float64)
         return total.index_add_(0, self._window, values)
-
-
-class ReferenceMeter:
-    """The same values the plain way, as published code does: the whole model for every set.
-
-    What SetMeter is tested against and measured beside.
-    """
-
-    def __init__(
-        self,
-        model: BlockModel,
-        windows: CalibrationSet,
-        metric: WindowMetric,
-        *,
-        batch_tokens: int = 1024,
-    ) -> None:
-        self._model, self._windows, self._metric = model, windows, metric
-        self._size = max(1, batch_tokens // windows.input_ids.shape[1])
-
-    def values(self, sets: Sequence[RemovedSet], windows: Sequence[int]) -> Measuring:
-        found = torch.empty(len(sets), len(windows), dtype=torch.float64)
-        for start in range(0, len(windows), self._size):
-            batch = self._windows.rows(windows[start : start + self._size])
-            reader = BatchReader(batch, [self._metric])
-            if self._metric.reads_dense:
-                reader.read(ReferenceRoad(self._model, batch, EMPTY), None)
-                yield
-            for i, removed in enumerate(sets):
-                (means,) = reader.read(ReferenceRoad(self._model, batch, removed), None)
-                (counts,) = reader.counts
-                values = self._metric.window_values(means, counts)
-                found[i, start : start + self._size] = values
-                yield
-        return found
 
 
 def _is_out_of_memory(error: Exception) -> bool:

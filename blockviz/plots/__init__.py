@@ -4,6 +4,7 @@ from blockviz.plots.agreement import agreement_card
 from blockviz.plots.card import Citation, FigureCard, provenance_note
 from blockviz.plots.cka import cka_card
 from blockviz.plots.comparison import can_draw, column_name, comparison_card, measured_note
+from blockviz.plots.contest import contest_card
 from blockviz.plots.curves import CurveLine, CurvePoint, removal_curves
 from blockviz.plots.gromov import gromov_card
 from blockviz.plots.heatmap import SHADE_NOTES, heatmap_card, importance_heatmap
@@ -36,6 +37,7 @@ __all__ = [
     "cka_card",
     "column_name",
     "comparison_card",
+    "contest_card",
     "csv_text",
     "cumulative_card",
     "fit_card",

@@ -20,9 +20,9 @@ class Laco(Strategy):
     """From the top down, `layers` layers are merged into the lowest of them where that may be.
 
     It may be where the mean cosine of the last stream with the whole model's, window by window, is
-    above `threshold`; then it goes on `interval` layers further down, otherwise one. Paper: arXiv
-    2402.11187, Algorithm 1; the defaults are those of its notebook. mode: how layers are merged,
-    see the correction merge.
+    above `threshold`; then it goes on `interval` layers further down, otherwise one. The last merge
+    takes as few as a target leaves. Paper: arXiv 2402.11187, Algorithm 1; the defaults are those of
+    its notebook. mode: how layers are merged, see the correction merge.
     """
 
     layers: int = field(default=7, metadata={"label": "Layers that become one", "min": 2})
@@ -48,9 +48,9 @@ class Laco(Strategy):
     def search(self, space: Space) -> Searching:
         check_space(space)
         merging = _Merging(space, f"merge:mode={self.mode}", self.threshold)
-        at = len(merging.alive) - self.layers
+        at = max(0, len(merging.alive) - self.layers)
         while at >= 0 and not merging.is_reached:
-            group = merging.alive[at + 1 : at + self.layers]
+            group = merging.within_goal(merging.alive[at + 1 : at + self.layers])
             answer = yield from merging.tried(merging.alive[at], group)
             if answer is None:
                 at -= 1
@@ -123,11 +123,18 @@ class _Merging:
     def is_reached(self) -> bool:
         return self._space.goal.is_reached(self.chosen.removed)
 
+    def within_goal(self, group: Sequence[int]) -> Sequence[int]:
+        """As many of these layers, the lowest ones, as may still go."""
+        while group and not self._space.may_be((*self.chosen.removed, *_layers(group))):
+            group = group[:-1]
+        return group
+
     def tried(self, base: int, group: Sequence[int]) -> Searching:
         """The Answer of merging `group` into the layer `base`; None where that may not be."""
-        layers = tuple(BlockId(i, "layer") for i in group)
+        layers = _layers(group)
         removed = (*self.chosen.removed, *layers)
-        if not self._units.issuperset(group) or not self._space.may_be(removed):
+        is_free = bool(layers) and self._units.issuperset(group)
+        if not is_free or not self._space.may_be(removed):
             return None
         step = f"{base}+{len(layers)}"
         repair = f"{self._how}:steps={'/'.join((*self._steps, step))}"
@@ -147,3 +154,7 @@ class _Merging:
         gone = {b.layer for b in self.chosen.removed}
         self.alive = [i for i in self.alive if i not in gone]
         return self.chosen
+
+
+def _layers(group: Sequence[int]) -> tuple[BlockId, ...]:
+    return tuple(BlockId(i, "layer") for i in group)

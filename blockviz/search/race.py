@@ -60,7 +60,7 @@ def race(
     n_windows: int,
     *,
     keep: int = 1,
-    level: float = 0.02,
+    level: float = 0.05,
     seed: int = 0,
     is_exhaustive: bool = False,
 ) -> Racing:

@@ -12,6 +12,7 @@ from blockviz.evaluate import Perplexity
 from blockviz.session.views import Continuation
 from blockviz.types import (
     BlockId,
+    Contest,
     DataOrigin,
     Interactions,
     Judgement,
@@ -21,7 +22,9 @@ from blockviz.types import (
     SearchRun,
 )
 
-EXAMPLE_PATH = Path(__file__).parents[2] / "assets" / "example.json"
+ASSETS = Path(__file__).parents[2] / "assets"
+EXAMPLE_PATH = ASSETS / "example.json"
+CONTEST_PATH = ASSETS / "contest.json"
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,13 @@ class Example:
     @classmethod
     def load(cls, path: Path = EXAMPLE_PATH) -> Example:
         return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
+
+
+def load_contest(path: Path = CONTEST_PATH) -> Contest | None:
+    """The contest of recipes on the demo model; None where this copy has none."""
+    if not path.exists():
+        return None
+    return Contest.from_json(json.loads(path.read_text(encoding="utf-8")))
 
 
 def live_key(removed: Any) -> tuple[str, ...]:

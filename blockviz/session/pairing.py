@@ -16,6 +16,7 @@ from blockviz.metrics.parsing import parse_metric
 from blockviz.models.model import BlockModel
 from blockviz.session.ledger import Ledger, window_names
 from blockviz.session.opening import open_windows, provenance_of
+from blockviz.session.pools import parse_pool, pooled
 from blockviz.session.processes import ALONE, Shares
 from blockviz.session.search_views import PairsRequest
 from blockviz.types import (
@@ -58,6 +59,8 @@ def check_pairs(request: PairsRequest) -> None:
             "That is none.",
             "Read 1 or more, or all of them.",
         )
+    if metric := parse_pool(request.pool)[0]:
+        parse_metric(metric)
     if request.text.seq_len < 2:
         raise BadInput(
             f"Windows of {request.text.seq_len} tokens were asked for.",
@@ -79,7 +82,10 @@ def pairs_windows(
     share everything up to the later one. The head reads a seeded sample of positions, the same of
     all sets; the ledger must be that of this sample, see road_of.
     """
-    units = model.info.units(request.unit)
+    units = yield from passing(
+        pooled(model, windows, request.text, model.info.units(request.unit), request.unit,
+               request.pool)
+    )  # fmt: skip
     memory = request.memory_bytes or int(SHARE * free_bytes() / shares.count)
     longest = windows.input_ids.shape[1] - 1
     is_sampled = request.n_positions is not None and request.n_positions < longest

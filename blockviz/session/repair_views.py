@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from blockviz.session.views import ScoreRequest
-from blockviz.types import PruningPlan
+from blockviz.types import ExportMode, PruningPlan
 
 
 @dataclass(frozen=True)
 class RepairRequest:
     """Which corrections of a plan to fit, on which text, and to measure on which.
 
-    corrections: names with settings, `ridge:ridge=0.01`; `all`; or `auto`, what an export can carry
-    and a grid of settings. text: the fit windows; n_skip: so many windows at its start are left
-    out, such as those that a search has seen; n_held: so many windows behind the fit windows are
-    kept for choosing. evaluation: the text of the perplexities.
+    corrections: names with settings, `ridge:ridge=0.01`; `all`; or `auto`, what an export of this
+    mode can carry and a grid of settings. text: the fit windows; n_skip: so many windows at its
+    start are left out, such as those that a search has seen; n_held: so many windows behind the fit
+    windows are kept for choosing. evaluation: the text of the perplexities.
     """
 
     plan: PruningPlan
@@ -27,6 +27,7 @@ class RepairRequest:
         default_factory=lambda: ScoreRequest(n_samples=16, seq_len=512)
     )
     memory_bytes: int | None = None
+    export_mode: ExportMode = "stock-compact"
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from blockviz.types import (
     CalibrationSet,
     Done,
     Events,
+    ExportMode,
     Progress,
     RepairRow,
     RepairTable,
@@ -255,7 +256,7 @@ class _Run:
         return f"{len(self.rows)} of {2 + len(self.corrections)} rows done"
 
     def best(self) -> str:
-        return best_of(self.rows)
+        return best_of(self.rows, self.request.export_mode)
 
     def table(self, *unfinished: RepairRow, is_partial: bool) -> RepairTable:
         return RepairTable(
@@ -268,16 +269,17 @@ class _Run:
             best=self.best(),
             warning=self.warning,
             is_partial=is_partial,
+            export_mode=self.request.export_mode,
         )
 
 
-def best_of(rows: list[RepairRow]) -> str:
-    """The label with the lowest loss on the windows held back, of what an export can carry.
+def best_of(rows: list[RepairRow], mode: ExportMode = "stock-compact") -> str:
+    """The label with the lowest loss on the windows held back, of what the export can carry.
 
     Empty where nothing was held back, or where none is better there than the bare plan.
     """
     known = {row.correction: row.selection for row in rows[1:] if row.selection is not None}
-    able = [row.correction for row in rows[2:] if row.correction in known and row.is_free]
+    able = [row.correction for row in rows[2:] if row.correction in known and row.goes_into(mode)]
     if not able or "none" not in known:
         return ""
     best = min(able, key=known.__getitem__)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 
 from blockviz.corrections import CORRECTIONS
 from blockviz.data import task_sources
 from blockviz.metrics import METRICS, AblationMetric, GameMetric, TaskMetric
 from blockviz.rankings import Between, between, read_scores, tied_with
 from blockviz.search import PRESETS, STRATEGIES
-from blockviz.session.example import Example
+from blockviz.session.example import Example, load_contest
 from blockviz.session.findings import Findings, Intervals, findings_of, intervals_of, run_label
 from blockviz.session.repair_views import CorrectionCard
 from blockviz.session.search_views import PresetCard, StrategyCard
@@ -19,6 +20,7 @@ from blockviz.store import Store, key
 from blockviz.types import (
     BlockId,
     Comparison,
+    Contest,
     Interactions,
     Judgement,
     Lens,
@@ -118,6 +120,11 @@ class Results:
     def repair_table(self, repair_key: str) -> RepairTable | None:
         """The corrections of a plan that a finished job named; None if forgotten."""
         return self.store.get(repair_key)
+
+    @cached_property
+    def contest(self) -> Contest | None:
+        """Every recipe on the demo model, as it ships with the app."""
+        return load_contest()
 
     def comparison(self, compare_key: str) -> Comparison | None:
         """The columns that a finished job named; None if forgotten."""

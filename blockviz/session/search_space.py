@@ -9,13 +9,12 @@ from dataclasses import replace
 from blockviz.data import check_tasks
 from blockviz.engine import block_costs
 from blockviz.errors import BadInput
-from blockviz.metrics import parse_metrics
 from blockviz.metrics.parsing import parse_metric
 from blockviz.models.model import BlockModel
 from blockviz.search import STRATEGIES, Goal, Space, Strategy
 from blockviz.session.objectives import objective_metric
+from blockviz.session.pools import parse_pool, pooled, scored
 from blockviz.session.processes import ALONE, Shares
-from blockviz.session.scoring import score_windows
 from blockviz.session.search_text import with_repair
 from blockviz.session.search_views import SearchRequest
 from blockviz.settings import parse_method
@@ -56,9 +55,9 @@ def check_search(request: SearchRequest, info: ModelInfo | None = None) -> Strat
         raise BadInput(
             f"A level of doubt of {request.level} was asked for.",
             "It must lie between 0 and 0.5.",
-            "Use 0.02, or search exhaustively for none at all.",
+            "Use 0.05, or search exhaustively for none at all.",
         )
-    for text in filter(None, (request.scores, _pool(request)[0])):
+    for text in filter(None, (request.scores, parse_pool(request.pool)[0])):
         parse_metric(text)
     if info is not None:
         units_of(request, info)
@@ -79,18 +78,14 @@ def open_space(
     """
     info = model.info
     units = units_of(request, info)
-    metric, share = _pool(request)
-    if metric:
-        scores = yield from passing(scored(model, windows, request, metric))
-        order = sorted(units, key=lambda u: _score_of(scores, u))
-        kept = set(order[: max(1, math.ceil(share * len(units)))])
-        units = tuple(u for u in units if u in kept)
+    text, unit = request.text, request.unit
+    units = yield from passing(pooled(model, windows, text, units, unit, request.pool))
     goal = yield from passing(_goal(model, request, baseline, shares))
     space = Space(units, goal, len(info.blocks), seed=request.text.seed, baseline=baseline)
     wanted = strategy.needs()
     if wanted in ("scores", "windows"):
         name = request.scores or DEFAULT_SCORES[wanted]
-        scores = yield from passing(scored(model, windows, request, name))
+        scores = yield from passing(scored(model, windows, text, unit, name))
         space = _with_scores(space, wanted, scores)
     yield Done(space)
 
@@ -115,31 +110,6 @@ def _with_scores(space: Space, wanted: str, scores: Scores) -> Space:
             "Choose that unit, or another metric.",
         )
     return replace(space, scores=scores.values)
-
-
-def _score_of(scores: Scores, unit: BlockId) -> float:
-    found = scores.values.get(unit, scores.values.get(BlockId(unit.layer, "layer")))
-    if found is None:
-        raise BadInput(
-            f"Candidates were to be picked by {scores.metric}.",
-            f"It has no score of {unit}.",
-            "Pick them by another metric, such as bi:0.5.",
-        )
-    return found
-
-
-def scored(model: BlockModel, windows: CalibrationSet, request: SearchRequest, name: str) -> Events:
-    """Done(Scores) of one metric on the windows of the search."""
-    metrics = parse_metrics([name])
-    asked = replace(request.text, metrics=(name,), unit=request.unit)
-    table = yield from passing(_without_partial(score_windows(model, windows, metrics, asked)))
-    yield Done(next(iter(table.metrics.values())))
-
-
-def _without_partial(events: Events) -> Events:
-    """The same events; what a sub-task has found so far is no result of the task."""
-    for event in events:
-        yield event if isinstance(event, Done) else replace(event, partial=None)
 
 
 def _goal(model: BlockModel, request: SearchRequest, baseline: float, shares: Shares) -> Events:
@@ -208,24 +178,6 @@ def units_of(request: SearchRequest, info: ModelInfo) -> tuple[BlockId, ...]:
             "Remove fewer, or protect fewer layers.",
         )
     return units
-
-
-def _pool(request: SearchRequest) -> tuple[str, float]:
-    """(metric, share) of `bi:0.5`; ("", 1) where all units are candidates."""
-    if not request.pool:
-        return "", 1.0
-    metric, _, share = request.pool.rpartition(":")
-    try:
-        found = float(share)
-    except ValueError:
-        found = math.nan
-    if not metric or not 0 < found <= 1:
-        raise BadInput(
-            f"The candidate pool {request.pool!r} was asked for.",
-            "A pool is METRIC:SHARE with a share above 0 and up to 1.",
-            "Write bi:0.5 for the half with the lowest block influence.",
-        )
-    return metric, found
 
 
 def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -37,7 +37,7 @@ class SearchRequest:
     scores: str = ""
     with_repair: str = ""
     repair_samples: int = 64
-    level: float = 0.02
+    level: float = 0.05
     is_exhaustive: bool = False
     engine: str = "fast"
     memory_bytes: int | None = None
@@ -46,11 +46,15 @@ class SearchRequest:
 
 @dataclass(frozen=True)
 class PairsRequest:
-    """Which interactions to measure. `n_positions`: sampled of each window; None reads them all."""
+    """Which interactions to measure. `n_positions`: sampled of each window; None reads them all.
+
+    pool: `bi:0.5` = only among the half of the units with the lowest BI.
+    """
 
     text: ScoreRequest = field(default_factory=lambda: ScoreRequest(n_samples=8))
     unit: Unit = "block"
     n_positions: int | None = 32
+    pool: str = ""
     seed: int = 42
     memory_bytes: int | None = None
 

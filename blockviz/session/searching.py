@@ -15,9 +15,10 @@ from blockviz.session.ledger import Ledger
 from blockviz.session.measured import Measured
 from blockviz.session.objectives import Objective, open_objective
 from blockviz.session.opening import open_windows, provenance_of
+from blockviz.session.pools import scored
 from blockviz.session.processes import ALONE, Shares, shared
 from blockviz.session.repaired_search import Grounds
-from blockviz.session.search_space import DEFAULT_SCORES, check_search, open_space, scored
+from blockviz.session.search_space import DEFAULT_SCORES, check_search, open_space
 from blockviz.session.search_text import check_alone, open_fit_text
 from blockviz.session.search_views import SearchRequest
 from blockviz.types import (
@@ -143,7 +144,7 @@ class _Run:
         """What the units are worth in the model as it is by now."""
         model = self.measured.grounds.present.model
         name = self.request.scores or DEFAULT_SCORES["rescoring"]
-        events = passing(scored(model, self.windows, self.request, name))
+        events = passing(scored(model, self.windows, self.request.text, self.request.unit, name))
         while True:
             try:
                 next(events)

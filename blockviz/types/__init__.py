@@ -2,13 +2,21 @@
 
 from blockviz.types.blocks import PARTS, UNITS, Block, BlockId, ModelInfo, Part, Unit
 from blockviz.types.comparison import Comparison, ComparisonColumn
+from blockviz.types.contest import Answered, Contest, Entry
 from blockviz.types.data import CalibrationBatch, CalibrationSet, DataOrigin, Provenance
 from blockviz.types.events import Done, Events, Progress, passing, run
 from blockviz.types.interactions import Interactions
 from blockviz.types.judgement import Judgement, Measured
 from blockviz.types.lens import Lens
 from blockviz.types.plan import PruningPlan
-from blockviz.types.repair import CHANNELS, PlaceFit, RepairRow, RepairTable
+from blockviz.types.repair import (
+    CHANNELS,
+    EXPORT_MODES,
+    ExportMode,
+    PlaceFit,
+    RepairRow,
+    RepairTable,
+)
 from blockviz.types.scores import (
     AblationTable,
     BlockStatistics,
@@ -34,11 +42,13 @@ from blockviz.types.tasks import TASK_MODES, LetterPrompts, TaskRow, TaskSet
 
 __all__ = [
     "CHANNELS",
+    "EXPORT_MODES",
     "PARTS",
     "TASK_MODES",
     "UNITS",
     "AblationTable",
     "Answer",
+    "Answered",
     "Ask",
     "Block",
     "BlockId",
@@ -48,9 +58,12 @@ __all__ = [
     "Chosen",
     "Comparison",
     "ComparisonColumn",
+    "Contest",
     "DataOrigin",
     "Done",
+    "Entry",
     "Events",
+    "ExportMode",
     "Interactions",
     "Judgement",
     "Lens",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from blockviz.types.blocks import BlockId
 from blockviz.types.data import Provenance
@@ -14,6 +14,11 @@ from blockviz.types.data import Provenance
 # with it, and of the whole model's; correlation with the whole model's before and after.
 CHANNELS = ("mean_before", "mean_after", "mean_whole", "std_before", "std_after", "std_whole",
             "rho_before", "rho_after")  # fmt: skip
+
+
+# How a pruned model is written; `custom` carries modules of its own at the cost of their numbers.
+ExportMode = Literal["stock-compact", "stock-zeroed", "custom"]
+EXPORT_MODES: tuple[ExportMode, ...] = ("stock-compact", "stock-zeroed", "custom")
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,10 @@ class RepairRow:
         """Whether a stock export can carry it without storing more."""
         return bool(self.folds) and self.n_added == 0
 
+    def goes_into(self, mode: ExportMode) -> bool:
+        """Whether an export can carry it, a stock one without storing more."""
+        return not self.refused and (mode == "custom" or self.is_free)
+
     def to_json(self) -> dict[str, Any]:
         data = {k: v for k, v in asdict(self).items() if k != "fits"}
         for name in ("nll", "rise"):
@@ -112,8 +121,9 @@ class RepairTable:
 
     provenance: of the fit text; evaluation: of the text that the perplexities are of; n_tokens:
     positions fitted on, n_predicted: tokens predicted. best: the label of the correction with the
-    lowest perplexity on the windows kept for choosing, among those an export can carry without
-    storing more; empty where none was chosen. Nothing is ever chosen by the evaluation text.
+    lowest perplexity on the windows kept for choosing, among those the export can carry, a stock
+    one without storing more; empty where none was chosen. Nothing is ever chosen by the evaluation
+    text.
     warning: what to know before the numbers are believed.
     """
 
@@ -126,6 +136,7 @@ class RepairTable:
     best: str = ""
     warning: str = ""
     is_partial: bool = False
+    export_mode: ExportMode = "stock-compact"
 
     @property
     def original(self) -> RepairRow:
@@ -149,6 +160,7 @@ class RepairTable:
             "n_tokens": self.n_tokens,
             "n_predicted": self.n_predicted,
             "best": self.best,
+            "export_mode": self.export_mode,
             "warning": self.warning,
             "rows": [row.to_json() for row in self.rows],
         }
@@ -163,6 +175,7 @@ class RepairTable:
             n_tokens=data["n_tokens"],
             n_predicted=data["n_predicted"],
             best=data["best"],
+            export_mode=data.get("export_mode", "stock-compact"),
             warning=data["warning"],
             is_partial=bool(data.get("partial", False)),
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from blockviz.plots import can_draw, column_name, comparison_card, visible
+from blockviz.plots import can_draw, column_name, comparison_card, contest_card, visible
 from blockviz.session import JobView, Visitor
 from blockviz.types import Comparison, parts_of
 from blockviz.ui.compare_view import (
@@ -27,7 +27,8 @@ OTHER_MODEL = "Another model has been loaded since this was compared. Reload the
 
 def card_outputs() -> tuple[str, ...]:
     """Every component that a comparison is drawn into."""
-    return (*card_names("comparison_rise"), "compare_table", "compare_note")
+    own = (*card_names("comparison_rise"), *card_names("contest"))
+    return (*own, "compare_table", "compare_note")
 
 
 def drawn(
@@ -41,6 +42,7 @@ def drawn(
     card = comparison_card(found) if found is not None and can_draw(found) else None
     return {
         **card_update("comparison_rise", card),
+        **card_update("contest", None if engine.contest is None else contest_card(engine.contest)),
         **stated(engine, visitor, found, job, settings),
     }
 

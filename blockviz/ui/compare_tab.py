@@ -40,6 +40,7 @@ def build_compare(screen: Screen, engine: Engine) -> None:
             "compare_table", part("compare", empty_view(has_cuts=False), elem_id="compare-table")
         )
     build_card(screen, "comparison_rise", is_wide=False)
+    build_card(screen, "contest", is_wide=False)
 
 
 def _settings(screen: Screen, engine: Engine) -> None:

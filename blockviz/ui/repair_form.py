@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from blockviz.errors import BadInput, BadPlan
 from blockviz.session import ScoreRequest, Visitor
 from blockviz.session.repair_views import CorrectionCard, RepairRequest
+from blockviz.types import EXPORT_MODES
 from blockviz.ui import inputs
 from blockviz.ui.job_handlers import MAX_SAMPLES, MAX_SEED, MAX_SEQ_LEN
 from blockviz.ui.search_form import texts_to_search
@@ -20,8 +21,12 @@ if TYPE_CHECKING:
 FORM = (
     "corrections", "corrections_more", "repair_text", "repair_samples", "repair_seq_len",
     "repair_skip", "repair_held", "repair_seed", "measured_text", "measured_samples",
-    "measured_seq_len",
+    "measured_seq_len", "repair_mode",
 )  # fmt: skip
+MODES = (
+    ("a stock checkpoint, nothing stored more", "stock-compact"),
+    ("a file with modules of its own", "custom"),
+)
 USUAL = ("asc", "hadamard", "mean", "ridge", "replaceme", "writer_refit")
 AUTO = ("auto",)
 MAX_MORE_CHARS, MOST_MORE = 400, 12
@@ -65,6 +70,7 @@ def request_of(
         n_skip=inputs.whole(raw["repair_skip"], "The windows to skip", low=0, high=most),
         n_held=n_held,
         evaluation=_text(engine, raw, "measured", "measured"),
+        export_mode=inputs.choice(raw["repair_mode"], "The way to export", EXPORT_MODES),
     )
 
 

@@ -19,10 +19,11 @@ HEADERS = ("Correction", "Perplexity", "Change to original", "Gap closed", "On h
 NO_ROWS: dict[str, Any] = {
     "key": "", "title": "", "lead": "", "headers": [], "rows": [], "note": "",
 }  # fmt: skip
-CHOSEN = (
-    "lowest perplexity on the held-out windows, among those that an export can carry without "
-    "storing more"
-)
+LOWEST = "lowest perplexity on the held-out windows, among those that"
+CARRIED = {
+    "custom": "a file with modules of its own can carry",
+    "stock": "an export can carry without storing more",
+}
 WORSE = "worse than doing nothing"
 
 
@@ -37,7 +38,8 @@ def rows_view(table: RepairTable | None, key: str, chosen: str) -> dict[str, Any
     lead = f"Without {blocks(len(table.removed))}, fitted on {grouped(table.n_tokens)} tokens."
     if best is not None:
         word = "Best so far" if table.is_partial else "Best"
-        lead += f" {word}: {visible(row_name(best))}, {CHOSEN}."
+        able_to = CARRIED["custom" if table.export_mode == "custom" else "stock"]
+        lead += f" {word}: {visible(row_name(best))}, {LOWEST} {able_to}."
     elif not held and not table.is_partial:
         lead += " None is called best, since no window was held out to choose by."
     return {

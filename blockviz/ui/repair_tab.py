@@ -11,7 +11,7 @@ from blockviz.ui import repair_cards
 from blockviz.ui.figure_card import build_card
 from blockviz.ui.job_handlers import MAX_SAMPLES, MAX_SEED, MAX_SEQ_LEN
 from blockviz.ui.parts import heading, part
-from blockviz.ui.repair_form import MAX_MORE_CHARS, usual
+from blockviz.ui.repair_form import MAX_MORE_CHARS, MODES, usual
 from blockviz.ui.repair_rows import NO_ROWS
 from blockviz.ui.screen import Screen
 from blockviz.ui.search_form import texts_to_search
@@ -69,6 +69,9 @@ def _settings(screen: Screen, engine: Engine) -> None:
             _text(screen, engine, "measured_text", "Measure perplexity on")
             _number(screen, "measured_samples", "Its windows", min(16, most), 1, most)
             _number(screen, "measured_seq_len", "Tokens of each", min(512, longest), 2, longest)
+        screen.add("repair_mode", gr.Dropdown(
+            list(MODES), value=MODES[0][1], label="The best is chosen for", elem_id="repair-mode"
+        ))  # fmt: skip
     screen.add("repair_says", part("about", repair_cards.NO_WORDS, elem_id="repair-says"))
     with gr.Row(elem_classes=["bv-actions"]):
         screen.add("start_repair", gr.Button(

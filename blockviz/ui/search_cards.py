@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from blockviz.plots import search_grid, search_progress
+from blockviz.plots import search_grid, search_progress, visible
 from blockviz.session import JobView, MetricCard, Visitor
 from blockviz.session.search_views import Estimate, PresetCard, StrategyCard
 from blockviz.types import (
@@ -98,12 +98,17 @@ def candidates(info: ModelInfo, visitor: Visitor, key: str, run: SearchRun) -> d
                 named(step.removed),
             ],
         })  # fmt: skip
+    repair = run.best.repair if run.best else ""
+    with_it = (
+        f" Measured with the repair {visible(repair)}, which is not applied." if repair else ""
+    )
     return {
         "key": key,
         "title": "Candidates",
         "lead": f"One row a decision, the last one first. Nothing removed: {run.unit_label} "
         f"{short(run.baseline)}. Full reads: of an exhaustive search, which reads every set on the "
-        "whole text. How sure: that it would choose the same among the sets that were raced.",
+        "whole text. How sure: that it would choose the same among the sets that were raced."
+        f"{with_it}",
         "headers": ["Gone", _headed(run.unit_label), *HEADERS],
         "rows": rows,
     }

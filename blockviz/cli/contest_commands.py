@@ -1,0 +1,152 @@
+"""The command that lets every recipe meet at one size."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+from dataclasses import replace
+from pathlib import Path
+
+from blockviz.cli.console import Stopped, complain, drain, say, table, write_json
+from blockviz.cli.options import check_out
+from blockviz.cli.requests import names_of
+from blockviz.errors import BadInput
+from blockviz.session.contest import contest_request
+from blockviz.session.contest_space import check_contest
+from blockviz.session.contest_views import ContestRequest
+from blockviz.session.opening import open_model
+from blockviz.session.views import ScoreRequest
+from blockviz.types import Contest, Entry
+
+NONE = "-"
+
+
+def contest(args: argparse.Namespace) -> int:
+    """Runs every entrant on every draw; what --out holds of an earlier run is not run again."""
+    check_out(args.out)
+    request = _request(args)
+    check_contest(request)
+    known = () if args.no_resume else _known(args.out, request)
+    model = drain(open_model(args.model, dtype=args.dtype, device=args.device))
+    if known:
+        complain(f"blockviz: {len(known)} entries are known from {args.out.name}.")
+    seen = _Written(args.out)
+    try:
+        found: Contest = drain(contest_request(model, request, known), seen=seen)
+    except Stopped as stop:
+        if stop.partial is not None:
+            complain("blockviz: stopped; the same command goes on from here.")
+            write_json(args.out, replace(stop.partial, is_partial=True).to_json())
+        raise
+    show_contest(found)
+    write_json(args.out, found.to_json())
+    return 0
+
+
+class _Written:
+    """Writes what there is after every entry, so that a killed contest loses one at most."""
+
+    def __init__(self, out: Path | None) -> None:
+        self._out, self._n_told = out, 0
+
+    def __call__(self, found: Contest) -> None:
+        if len(found.entries) == self._n_told:
+            return
+        self._n_told = len(found.entries)
+        last = found.entries[-1]
+        said = last.refused or f"perplexity {last.perplexity:.4f}"
+        complain(f"{last.name}, draw {last.draw}: {said}")
+        write_json(self._out, found.to_json())
+
+
+def _request(args: argparse.Namespace) -> ContestRequest:
+    text = ScoreRequest(
+        calibration=args.calibration, n_samples=args.n_samples, seq_len=args.seq_len
+    )
+    evaluation = ScoreRequest(
+        calibration=args.data, n_samples=args.data_samples, seq_len=args.data_seq_len
+    )
+    try:
+        draws = tuple(int(seed) for seed in names_of(args.draws))
+    except ValueError as error:
+        raise BadInput(
+            f"The draws {args.draws!r} were asked for.",
+            "A draw goes by a whole number.",
+            "Write --draws 1,2,3, for one.",
+        ) from error
+    return ContestRequest(
+        layers=args.layers,
+        names=names_of(args.entrants),
+        draws=draws,
+        text=text,
+        n_fit=args.fit_samples,
+        n_held=args.fit_held,
+        fit_seq_len=args.fit_seq_len,
+        evaluation=evaluation,
+        tasks=names_of(args.tasks),
+        limit=args.limit,
+        memory_bytes=args.memory_bytes,
+    )
+
+
+def _known(out: Path | None, request: ContestRequest) -> tuple[Entry, ...]:
+    """The entries of a file written with these settings; none of another file."""
+    if out is None or not out.exists():
+        return ()
+    try:
+        found = Contest.from_json(json.loads(out.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ()
+    return found.entries if dict(found.settings) == request.settings() else ()
+
+
+def show_contest(found: Contest) -> None:
+    """A line a recipe, the best first: means over the draws with their spread."""
+    tasks = list(found.entries[0].tasks)
+    head = ["recipe", "repair", "perplexity", "unrepaired", "draws won", "parameters", *tasks]
+    rows = [_row(found, name, tasks) for name in found.names]
+    original = found.entries[0]
+    first = ["original", NONE, f"{original.perplexity:.2f}", NONE, NONE]
+    first += [f"{original.n_parameters:,}", *(_share([original], task) for task in tasks)]
+    table(head, [first, *rows])
+    say()
+    for entry in found.entries:
+        if entry.refused:
+            say(f"{entry.name}, draw {entry.draw}: {entry.refused}")
+    data = found.evaluation.data
+    where = f" of {data.describe()}" if data else ""
+    say(f"Perplexity{where}, {found.n_predicted} predicted; {found.evaluation.dtype}. Each plan "
+        f"leaves {found.n_parameters:,} parameters at most, its repair aside. ± is the standard "
+        "deviation over the draws.")  # fmt: skip
+
+
+def _row(found: Contest, name: str, tasks: list[str]) -> list[str]:
+    entries = found.of(name)
+    title = next(e.title for e in found.entries if e.name == name)
+    if not entries:
+        return [title, NONE, "refused", *[NONE] * (3 + len(tasks))]
+    won = sum(winner == name for winner in found.winners().values())
+    repairs = " or ".join(dict.fromkeys(e.repair or "none" for e in entries))
+    return [
+        title,
+        repairs if len(repairs) < 40 else f"{repairs[:37]}...",
+        _spread([e.perplexity for e in entries]),
+        _spread([math.exp(min(e.bare, 700.0)) for e in entries]),
+        f"{won} of {len(found.winners())}",
+        f"{round(statistics.fmean([e.n_parameters for e in entries])):,}",
+        *(_share(entries, task) for task in tasks),
+    ]
+
+
+def _spread(values: list[float]) -> str:
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return f"{mean:.2f}"
+    return f"{mean:.2f} ± {statistics.stdev(values):.2f}"
+
+
+def _share(entries: list[Entry] | tuple[Entry, ...], task: str) -> str:
+    found = [e.tasks[task].accuracy for e in entries if task in e.tasks]
+    return f"{100 * statistics.fmean(found):.1f} %" if found else NONE

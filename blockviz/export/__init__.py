@@ -1,0 +1,5 @@
+"""A pruned model written as a stock checkpoint."""
+
+from blockviz.export.packing import Slot, packed, stock_module, stored_parameters, zeroed
+
+__all__ = ["Slot", "packed", "stock_module", "stored_parameters", "zeroed"]

@@ -1,0 +1,137 @@
+"""Surviving blocks repacked into as few stock layers as run them in the same order.
+
+Only the order in which blocks are added to the stream counts, not the layer that they stand in: an
+attention block and the MLP that comes next may share a layer, wherever each of them comes from. A
+block without a partner stands in a layer whose other half writes zeros.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from blockviz.errors import UnsupportedModel
+from blockviz.models.model import BlockModel, renumber, trim_config
+from blockviz.models.writers import writer
+from blockviz.types import BlockId, ModelInfo
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One stock layer: where its attention and its MLP come from, None where it writes zeros.
+
+    host: the layer that it is otherwise a copy of, such as in the kind of its attention.
+    """
+
+    host: int
+    attn: BlockId | None = None
+    mlp: BlockId | None = None
+
+    def of(self, part: str) -> BlockId | None:
+        return self.attn if part == "attn" else self.mlp
+
+
+def packed(
+    removed: Iterable[BlockId], n_layers: int, *, is_parallel: bool = False
+) -> tuple[Slot, ...]:
+    """The fewest layers that add the surviving blocks in order: #alive - #(attention then MLP).
+
+    Where both blocks of a layer read the same stream no others can be paired: a layer stays while
+    one of them does.
+    """
+    gone = {part for b in removed for part in b.parts}
+    alive = [
+        part for i in range(n_layers) for part in BlockId(i, "layer").parts if part not in gone
+    ]
+    slots: list[Slot] = []
+    for block in alive:
+        last = slots[-1] if slots else Slot(0)
+        fits = block.part == "mlp" and last.attn is not None and last.mlp is None
+        if fits and (not is_parallel or last.attn.layer == block.layer):
+            slots[-1] = replace(last, mlp=block)
+        else:
+            slots.append(Slot(block.layer, **{block.part: block}))
+    return tuple(slots)
+
+
+def zeroed(removed: Iterable[BlockId], n_layers: int) -> tuple[Slot, ...]:
+    """Every layer where it was, half of it silent where that half is gone."""
+    gone = {part for b in removed for part in b.parts}
+    return tuple(
+        Slot(i, *(None if part in gone else part for part in BlockId(i, "layer").parts))
+        for i in range(n_layers)
+    )
+
+
+def stored_parameters(info: ModelInfo, slots: Iterable[Slot]) -> int:
+    """What a stock checkpoint with these layers holds: silent halves take their room too.
+
+    UnsupportedModel where blocks of one part differ in size, so that a silent one has none.
+    """
+    sizes = {part: {b.n_parameters for b in info.blocks if b.id.part == part}
+             for part in ("attn", "mlp")}  # fmt: skip
+    if any(len(found) > 1 for found in sizes.values()):
+        raise UnsupportedModel(
+            f"The size of an export of {info.name} was wanted.",
+            "Its layers are not of one size.",
+            "Export it as custom.",
+        )
+    a_layer = sum(next(iter(found)) for found in sizes.values())
+    rest = info.n_parameters - sum(b.n_parameters for b in info.blocks)
+    return rest + a_layer * len(tuple(slots))
+
+
+def stock_module(model: BlockModel, whole: BlockModel, slots: tuple[Slot, ...]) -> nn.Module:
+    """The library's own model class with these layers, its config trimmed; weights are shared.
+
+    model: has the surviving blocks, with their repair in their weights; whole: the original, whose
+    modules stand where a half is silent, their last matrix and bias set to 0. UnsupportedModel
+    where a norm follows what a block writes, so that zeros would not stay zeros.
+    """
+    family = model.family
+    modules = model.module, whole.module
+    shared = {id(t): t for m in modules for t in (*m.parameters(), *m.buffers())}
+    made = []
+    for slot in slots:
+        layer = copy.deepcopy(whole.layers[slot.host], shared)
+        for part in ("attn", "mlp"):
+            source = slot.of(part)
+            if source is None:
+                _silence(whole, BlockId(slot.host, part), layer)
+                continue
+            donor = model.layers[source.layer]
+            for path in (family.module(part), *family.norms(part)):
+                _put(layer, path, copy.deepcopy(donor.get_submodule(path), shared))
+        made.append(layer)
+    # Wherever the copy meets the layers it takes these.
+    module = copy.deepcopy(whole.module, {**shared, id(whole.layers): nn.ModuleList(made)})
+    trim_config(module.config, [slot.host for slot in slots])
+    renumber(module.get_submodule(family.layers))
+    return module
+
+
+def _silence(whole: BlockModel, block: BlockId, layer: nn.Module) -> None:
+    """The block of a copied layer adds nothing."""
+    family = whole.family
+    if family.join(block.part) != family.module(block.part):
+        raise UnsupportedModel(
+            f"{block} was to be kept without adding anything.",
+            f"In {family.name} a norm follows what it writes.",
+            "Export whole layers, or as custom.",
+        )
+    part = layer.get_submodule(family.module(block.part))
+    own = whole.part(block)
+    path = next(name for name, module in own.named_modules() if module is writer(whole, block))
+    last = part.get_submodule(path)
+    last.weight = nn.Parameter(torch.zeros_like(last.weight), requires_grad=False)
+    if getattr(last, "bias", None) is not None:
+        last.bias = nn.Parameter(torch.zeros_like(last.bias), requires_grad=False)
+
+
+def _put(layer: nn.Module, path: str, module: nn.Module) -> None:
+    parent, _, name = path.rpartition(".")
+    setattr(layer.get_submodule(parent) if parent else layer, name, module)

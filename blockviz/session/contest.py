@@ -1,0 +1,222 @@
+"""A contest: every recipe with its own repair, at one size, on the same texts."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from blockviz.corrections import CORRECTIONS, fit, repaired_model
+from blockviz.data import load_tasks
+from blockviz.errors import BadInput, UnsupportedModel
+from blockviz.evaluate import ChoiceResult, Perplexity, measure_perplexity, score_choices
+from blockviz.models.model import BlockModel
+from blockviz.models.repaired import RepairedModel
+from blockviz.session.contest_space import Texts, check_contest, draw_texts, search_of, size_of
+from blockviz.session.contest_views import ContestRequest, Entrant, ends_itself, entrants
+from blockviz.session.ledger import Ledger
+from blockviz.session.opening import open_windows, provenance_of
+from blockviz.session.searching import search_windows
+from blockviz.settings import parse_method
+from blockviz.types import (
+    Answered,
+    BlockId,
+    CalibrationSet,
+    Contest,
+    Done,
+    Entry,
+    Events,
+    Progress,
+    PruningPlan,
+    SearchRun,
+    TaskSet,
+    passing,
+)
+
+# A search that ends itself is tried with these, the strictest first, until it cuts far enough.
+THRESHOLDS = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.5, 0.4, 0.2, 0.0, -2.0)
+
+Running = Generator[Progress, None, Any]
+
+
+def contest_request(
+    model: BlockModel, request: ContestRequest, known: Iterable[Entry] = ()
+) -> Events:
+    """Done(Contest); a partial one after every entry. known: entries of an earlier run."""
+    check_contest(request, model.info)
+    evaluation = yield from passing(open_windows(model, request.evaluation, "evaluation"))
+    tasks = []
+    for name in request.tasks:
+        tasks.append((yield from passing(load_tasks(name, limit=request.limit))))
+    yield from _Run(model, request, evaluation, tasks).events(known)
+
+
+@dataclass
+class _Run:
+    """The entries so far."""
+
+    model: BlockModel
+    request: ContestRequest
+    evaluation: CalibrationSet
+    tasks: Sequence[TaskSet]
+    entries: list[Entry] = field(default_factory=list)
+    whole: Perplexity | None = None
+
+    def events(self, known: Iterable[Entry]) -> Events:
+        found = check_contest(self.request, self.model.info)
+        earlier = {(e.name, e.draw): e for e in known}
+        self.whole = yield from self._told(measure_perplexity(self.model, self.evaluation), "whole")
+        entry = earlier.get(("original", 0)) or Entry("original", "Original", 0)
+        if not entry.n_parameters:
+            entry = yield from self._measured(entry, self.model, ())
+        self.entries.append(entry)
+        for draw in self.request.draws:
+            missing = [e for e in found if (e.name, draw) not in earlier]
+            self.entries += [earlier[e.name, draw] for e in found if e not in missing]
+            if not missing:
+                continue
+            texts: Texts = yield from self._told(
+                draw_texts(self.model, self.request, draw), "reading"
+            )
+            ledgers: dict[str, Ledger] = {}
+            for entrant in missing:
+                entry = yield from self._entry(entrant, draw, texts, ledgers)
+                self.entries.append(entry)
+                yield self._progress(f"{entrant.name}, draw {draw}", partial=True)
+        yield Done(self.contest(is_partial=False))
+
+    def _entry(
+        self, entrant: Entrant, draw: int, texts: Texts, ledgers: dict[str, Ledger]
+    ) -> Running:
+        entry, started = Entry(entrant.name, entrant.title, draw), time.monotonic()
+        try:
+            step = yield from self._searched(entrant, draw, texts, ledgers)
+            found = time.monotonic()
+            removed, plan = step.removed, PruningPlan(step.removed)
+            bare = yield from self._told(
+                measure_perplexity(self.model, self.evaluation, removed=removed), entrant.name
+            )
+            repair, model = yield from self._repaired(entrant, step.repair, plan, texts)
+        except (UnsupportedModel, BadInput) as refusal:
+            return replace(entry, refused=str(refusal))
+        entry = replace(
+            entry,
+            removed=removed,
+            repair=repair,
+            bare=bare.nll,
+            search_seconds=round(found - started, 3),
+            repair_seconds=round(time.monotonic() - found, 3),
+        )
+        return (yield from self._measured(entry, model, removed))
+
+    def _searched(
+        self, entrant: Entrant, draw: int, texts: Texts, ledgers: dict[str, Ledger]
+    ) -> Running:
+        """The last step of an entrant's search; BadInput where it does not go far enough."""
+        info = self.model.info
+        request = search_of(entrant, self.request, info, draw)
+        tried, fit_on = [request.strategy], texts.for_search(request.repair_samples)
+        if ends_itself({"strategy": request.strategy}):
+            tried = [f"{request.strategy}:threshold={t}" for t in THRESHOLDS]
+        for strategy in tried:
+            asked = replace(request, strategy=strategy)
+            ledger = ledgers.setdefault(asked.objective, Ledger())
+            run: SearchRun = yield from self._told(
+                search_windows(self.model, texts.search, asked, ledger, fit_windows=fit_on),
+                entrant.name,
+            )
+            step = run.best
+            gone = info.parameters_of(step.removed) if step else 0
+            if gone >= size_of(info, self.request.layers) or (step and request.unit == "layer"
+                    and len(step.removed) >= self.request.layers):  # fmt: skip
+                return step
+        raise BadInput(
+            f"{entrant.title} was to remove as much as {self.request.layers} layers hold.",
+            "It ends before that.",
+            "Ask for fewer layers.",
+        )
+
+    def _repaired(
+        self, entrant: Entrant, own: str, plan: PruningPlan, texts: Texts
+    ) -> Generator[Progress, None, tuple[str, BlockModel]]:
+        """The repair, chosen on held-out windows where there are several, and the model with it."""
+        labels = (own,) if own.startswith("merge") else entrant.repairs
+        if not labels:
+            return "", RepairedModel(self.model, plan)
+        best: tuple[float, str, BlockModel] | None = None
+        for label in labels:
+            events = fit(
+                self.model,
+                plan,
+                parse_method(CORRECTIONS, label),
+                texts.fit,
+                held=texts.held,
+                memory_bytes=self.request.memory_bytes,
+            )
+            repair = yield from self._told(events, f"{entrant.name}: {label}")
+            model = repaired_model(self.model, repair)
+            held = yield from self._told(measure_perplexity(model, texts.held), entrant.name)
+            if best is None or held.nll < best[0]:
+                best = held.nll, label, model
+        return best[1], best[2]
+
+    def _measured(self, entry: Entry, model: BlockModel, removed: tuple[BlockId, ...]) -> Running:
+        """The entry with its numbers: perplexity on the evaluation text, and every task."""
+        found: Perplexity = yield from self._told(
+            measure_perplexity(model, self.evaluation), entry.name
+        )
+        answers: dict[str, Answered] = {}
+        for task in self.tasks:
+            given = yield from self._told(score_choices(model, task), f"{entry.name}: {task.name}")
+            answers[task.name] = _answered(given)
+        info = self.model.info
+        added = model.n_added if isinstance(model, RepairedModel) else 0
+        return replace(
+            entry,
+            n_parameters=info.n_parameters - info.parameters_of(removed) + added,
+            nll=found.nll,
+            stderr=found.nll_stderr,
+            rise=found.nll - self.whole.nll,
+            rise_stderr=found.rise_stderr(self.whole),
+            tasks=answers,
+            refused="" if math.isfinite(found.nll) else "Its perplexity is no number.",
+        )
+
+    def _told(self, events: Events, stage: str) -> Running:
+        """The result of `events`; its steps under another name, without what they carry."""
+        with contextlib.closing(events):
+            for event in events:
+                if isinstance(event, Done):
+                    return event.result
+                yield replace(event, stage=stage, note=self._place(), partial=None)
+        raise RuntimeError("the task ended without a result")
+
+    def _place(self) -> str:
+        n = 1 + len(self.request.draws) * len(entrants(self.request.names))
+        return f"{len(self.entries)} of {n} entries done"
+
+    def _progress(self, stage: str, *, partial: bool) -> Progress:
+        n = 1 + len(self.request.draws) * len(entrants(self.request.names))
+        so_far = self.contest(is_partial=True) if partial else None
+        return Progress(stage, len(self.entries), n, self._place(), partial=so_far)
+
+    def contest(self, *, is_partial: bool) -> Contest:
+        info = self.model.info
+        return Contest(
+            evaluation=provenance_of(self.model, self.evaluation.origin),
+            n_parameters=info.n_parameters - size_of(info, self.request.layers),
+            settings=self.request.settings(),
+            entries=tuple(self.entries),
+            n_predicted=self.whole.n_tokens if self.whole else 0,
+            is_partial=is_partial,
+        )
+
+
+def _answered(found: ChoiceResult) -> Answered:
+    """By log-likelihood per character where the task has that, as BlockPruner reports it."""
+    if found.acc_norm is not None:
+        return Answered(found.acc_norm, found.acc_norm_stderr, found.n)
+    return Answered(found.acc, found.stderr, found.n)
