@@ -16,6 +16,7 @@ from blockviz.cli import main
 from blockviz.corrections import CORRECTIONS, fit, repaired_model
 from blockviz.errors import BadInput, UnknownName
 from blockviz.evaluate import measure_perplexity
+from blockviz.export import stock_parameters
 from blockviz.models.model import BlockModel
 from blockviz.session.contest import contest_request
 from blockviz.session.contest_space import check_contest, draw_texts, search_of, size_of
@@ -99,6 +100,7 @@ def test_every_entry_is_its_plan_with_its_repair(model, asked):
         assert entry.refused == ""
         assert entry.n_parameters == info.n_parameters - info.parameters_of(entry.removed)
         assert entry.n_parameters <= found.n_parameters
+        assert entry.n_stock == stock_parameters(model, entry.removed) >= entry.n_parameters
         bare = run(measure_perplexity(model, evaluation, removed=parts_of(entry.removed)))
         assert entry.bare == pytest.approx(bare.nll, rel=1e-6)
         if entry.repair:

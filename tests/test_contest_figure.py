@@ -51,7 +51,7 @@ def test_the_table_has_every_number_and_no_refused_entry(contest):
     near = card.rows[2]
     assert near[3] == pytest.approx(math.exp(4.0), rel=1e-5)
     assert near[5] == pytest.approx(math.exp(4.5), rel=1e-5)
-    assert card.rows[0][9] == 0.6 and card.rows[1][9] == ""
+    assert card.rows[0][10] == 0.6 and card.rows[1][9:11] == ("", "")
     assert isinstance(card, FigureCard) and json.loads(card.figure.to_json())
 
 

@@ -22,8 +22,9 @@ from blockviz.corrections import (
     repaired_model,
 )
 from blockviz.corrections.maps import Residual
+from blockviz.corrections.rows import counted
 from blockviz.corrections.student import Student, divergence, lessons_of
-from blockviz.corrections.training import Schedule, counted, train
+from blockviz.corrections.training import Schedule, train
 from blockviz.errors import BadInput, UnsupportedModel
 from blockviz.models.model import BlockModel
 from blockviz.models.stage import Head

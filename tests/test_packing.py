@@ -11,7 +11,7 @@ import torch
 
 from blockviz.corrections import WriterRefit, fit, repaired_model
 from blockviz.errors import UnsupportedModel
-from blockviz.export import Slot, packed, stock_module, stored_parameters, zeroed
+from blockviz.export import Slot, packed, stock_module, stock_parameters, stored_parameters, zeroed
 from blockviz.models.model import BlockModel
 from blockviz.models.repaired import RepairedModel
 from blockviz.types import BlockId, PruningPlan, run
@@ -130,3 +130,18 @@ def test_layers_of_another_size_have_no_formula():
     blocks = (replace(model.info.blocks[0], n_parameters=1), *model.info.blocks[1:])
     with pytest.raises(UnsupportedModel, match="not of one size"):
         stored_parameters(replace(model.info, blocks=blocks), ())
+
+
+def test_what_a_stock_file_holds_of_a_plan():
+    """Two lone halves of the four blocks that go stay in the file as zeros."""
+    model = tiny.model("llama")
+    attn, mlp = (model.info.parameters_of([BlockId(1, part)]) for part in ("attn", "mlp"))
+    removed = tiny.ids("1.attn", "3.mlp")
+    assert stock_parameters(model, removed) == model.info.n_parameters
+    assert stock_parameters(model, tiny.ids("1.attn", "0.mlp")) == (
+        model.info.n_parameters - attn - mlp
+    )
+    gemma = tiny.model("gemma3")
+    assert stock_parameters(gemma, tiny.ids("1.attn")) is None
+    layer = gemma.info.parameters_of(tiny.ids("1.layer"))
+    assert stock_parameters(gemma, tiny.ids("1.layer")) == gemma.info.n_parameters - layer

@@ -105,11 +105,12 @@ def _known(out: Path | None, request: ContestRequest) -> tuple[Entry, ...]:
 def show_contest(found: Contest) -> None:
     """A line a recipe, the best first: means over the draws with their spread."""
     tasks = list(found.entries[0].tasks)
-    head = ["recipe", "repair", "perplexity", "unrepaired", "draws won", "parameters", *tasks]
+    head = ["recipe", "repair", "perplexity", "unrepaired", "draws won", "parameters"]
+    head += ["stock file", *tasks]
     rows = [_row(found, name, tasks) for name in found.names]
     original = found.entries[0]
     first = ["original", NONE, f"{original.perplexity:.2f}", NONE, NONE]
-    first += [f"{original.n_parameters:,}", *(_share([original], task) for task in tasks)]
+    first += [f"{original.n_parameters:,}", NONE, *(_share([original], task) for task in tasks)]
     table(head, [first, *rows])
     say()
     for entry in found.entries:
@@ -126,7 +127,7 @@ def _row(found: Contest, name: str, tasks: list[str]) -> list[str]:
     entries = found.of(name)
     title = next(e.title for e in found.entries if e.name == name)
     if not entries:
-        return [title, NONE, "refused", *[NONE] * (3 + len(tasks))]
+        return [title, NONE, "refused", *[NONE] * (4 + len(tasks))]
     won = sum(winner == name for winner in found.winners().values())
     repairs = " or ".join(dict.fromkeys(e.repair or "none" for e in entries))
     return [
@@ -135,9 +136,14 @@ def _row(found: Contest, name: str, tasks: list[str]) -> list[str]:
         _spread([e.perplexity for e in entries]),
         _spread([math.exp(min(e.bare, 700.0)) for e in entries]),
         f"{won} of {len(found.winners())}",
-        f"{round(statistics.fmean([e.n_parameters for e in entries])):,}",
+        _count([e.n_parameters for e in entries]),
+        _count([e.n_stock for e in entries if e.n_stock is not None]),
         *(_share(entries, task) for task in tasks),
     ]
+
+
+def _count(values: list[int]) -> str:
+    return f"{round(statistics.fmean(values)):,}" if values else NONE
 
 
 def _spread(values: list[float]) -> str:

@@ -60,9 +60,10 @@ def show_report(report: dict[str, Any]) -> None:
             ratio = math.exp(found["log_rise"])
             rise = f"{100 * (ratio - 1):+.2f} ± {100 * ratio * found['log_rise_stderr']:.2f} %"
         value = f"{found['value']:.4f} ± {found['stderr']:.4f}"
-        cut = f"{100 * row['params']['removed_ratio']:.2f} %"
-        rows.append([_variant(row), value, rise, cut])
-    table(["variant", "perplexity", "rise", "parameters cut"], rows)
+        cut = _share(row["params"]["removed_ratio"])
+        stored = row["params"]["stored_ratio"]
+        rows.append([_variant(row), value, rise, cut, "-" if stored is None else _share(stored)])
+    table(["variant", "perplexity", "rise", "parameters cut", "stock file saves"], rows)
     for label, reason in report.get("refused", {}).items():
         say(f"{label}: {reason}")
     found = report["rows"][0]["perplexity"]
@@ -70,6 +71,10 @@ def show_report(report: dict[str, Any]) -> None:
     if "warning" in report:
         say(report["warning"])
     show_tasks(report)
+
+
+def _share(ratio: float) -> str:
+    return f"{100 * ratio:.2f} %"
 
 
 def _variant(row: dict[str, Any]) -> str:

@@ -85,6 +85,19 @@ def stored_parameters(info: ModelInfo, slots: Iterable[Slot]) -> int:
     return rest + a_layer * len(tuple(slots))
 
 
+def stock_parameters(model: BlockModel, removed: Iterable[BlockId]) -> int | None:
+    """What the smallest stock checkpoint without these blocks holds; None where there is none."""
+    family, info = model.family, model.info
+    slots = packed(removed, info.n_layers, is_parallel=family.is_parallel)
+    silent = {part for slot in slots for part in ("attn", "mlp") if slot.of(part) is None}
+    if any(family.join(part) != family.module(part) for part in silent):
+        return None
+    try:
+        return stored_parameters(info, slots)
+    except UnsupportedModel:
+        return None
+
+
 def stock_module(model: BlockModel, whole: BlockModel, slots: tuple[Slot, ...]) -> nn.Module:
     """The library's own model class with these layers, its config trimmed; weights are shared.
 

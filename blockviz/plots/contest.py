@@ -69,7 +69,8 @@ def contest_card(contest: Contest) -> FigureCard:
         citation=(),
         figure=figure,
         headers=("recipe", "draw", "repair", "perplexity", "standard error in nats", "unrepaired",
-                 "rise in nats", "its standard error", "parameters", "mean accuracy", "removed"),
+                 "rise in nats", "its standard error", "parameters", "in a stock file",
+                 "mean accuracy", "removed"),
         rows=table_of(_row(entry) for entry in contest.entries if not entry.refused),
         provenance_note=_note(contest),
     )  # fmt: skip
@@ -99,6 +100,7 @@ def _row(entry: Entry) -> tuple[str | int | float, ...]:
         entry.title, "" if is_first else entry.draw, entry.repair, number(entry.perplexity),
         number(entry.stderr), "" if is_first else number(math.exp(min(entry.bare, 700.0))),
         number(entry.rise), number(entry.rise_stderr), entry.n_parameters,
+        "" if entry.n_stock is None else entry.n_stock,
         number(entry.accuracy), " ".join(map(str, entry.removed)),
     )  # fmt: skip
 

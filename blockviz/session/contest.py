@@ -13,6 +13,7 @@ from blockviz.corrections import CORRECTIONS, fit, repaired_model
 from blockviz.data import load_tasks
 from blockviz.errors import BadInput, UnsupportedModel
 from blockviz.evaluate import ChoiceResult, Perplexity, measure_perplexity, score_choices
+from blockviz.export import stock_parameters
 from blockviz.models.model import BlockModel
 from blockviz.models.repaired import RepairedModel
 from blockviz.session.contest_space import Texts, check_contest, draw_texts, search_of, size_of
@@ -177,6 +178,7 @@ class _Run:
         return replace(
             entry,
             n_parameters=info.n_parameters - info.parameters_of(removed) + added,
+            n_stock=None if added else stock_parameters(self.model, removed),
             nll=found.nll,
             stderr=found.nll_stderr,
             rise=found.nll - self.whole.nll,

@@ -13,6 +13,7 @@ from blockviz.data import check_tasks, load_tasks, overlap_warning
 from blockviz.data.pairs import special_prefix
 from blockviz.errors import BadInput, UnsupportedModel
 from blockviz.evaluate import ChoiceResult, Perplexity, measure_perplexity, score_choices
+from blockviz.export import stock_parameters
 from blockviz.models.model import BlockModel
 from blockviz.session.opening import open_windows, provenance_of
 from blockviz.session.repair_space import NO_CORRECTION, check_repair
@@ -80,13 +81,15 @@ def evaluate_request(
 
 @dataclass(frozen=True)
 class _Variant:
-    """A model that is run without `removed`. correction, n_added: what was put into it."""
+    """A model that is run without `removed`. correction, n_added: what was put into it; is_stock:
+    whether a stock checkpoint can carry that."""
 
     model: BlockModel
     plan: PruningPlan
     removed: tuple[BlockId, ...] = ()
     correction: str = NO_CORRECTION
     n_added: int = 0
+    is_stock: bool = True
 
 
 @dataclass
@@ -125,7 +128,8 @@ class _Report:
                 self.refused[label] = str(refusal)
                 continue
             n_added = added_by(repair, repaired)
-            variant = _Variant(repaired, request.plan, correction=label, n_added=n_added)
+            is_stock = bool(correction.folds) and not n_added
+            variant = _Variant(repaired, request.plan, (), label, n_added, is_stock)
             yield from passing(self.row(variant))
         yield Done(None)
 
@@ -204,7 +208,7 @@ def _row_of(
             "total": sizes.n_parameters + variant.n_added,
             "added": variant.n_added,
             "removed_ratio": sizes.removed_ratio - variant.n_added / model.info.n_parameters,
-            "stored_ratio": None,  # what a file would save depends on the export mode
+            "stored_ratio": _stored_ratio(model, variant),
         },
         "kv_bytes_per_token": model.info.kv_bytes_per_token(plan.removed),
         "prefill_tokens_per_second": None,
@@ -216,6 +220,15 @@ def _row_of(
         row["perplexity"]["log_rise"] = found.nll - baseline.nll
         row["perplexity"]["log_rise_stderr"] = found.rise_stderr(baseline)
     return row
+
+
+def _stored_ratio(model: BlockModel, variant: _Variant) -> float | None:
+    """The share of parameters that a stock checkpoint does without, silent halves counted as kept.
+
+    None where there is no such checkpoint.
+    """
+    stored = stock_parameters(model, variant.plan.removed) if variant.is_stock else None
+    return None if stored is None else 1 - stored / model.info.n_parameters
 
 
 def report_of(model: BlockModel, windows: CalibrationSet, rows: Sequence[Row]) -> Mapping[str, Any]:

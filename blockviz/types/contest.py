@@ -26,7 +26,8 @@ class Entry:
     """One recipe on one draw of calibration text; the draw 0 is the original model.
 
     removed: in order of removal; repair: the correction with its settings, empty for none.
-    n_parameters: what is left, with what a repair adds. bare: nats of the plan without the repair;
+    n_parameters: what is left, with what a repair adds; n_stock: what the smallest stock checkpoint
+    of it holds, None where there is none. bare: nats of the plan without the repair;
     nll, stderr: with it, rise, rise_stderr: paired difference to the original. search_seconds,
     repair_seconds: what finding and fitting took. refused: why there is no number.
     """
@@ -37,6 +38,7 @@ class Entry:
     removed: tuple[BlockId, ...] = ()
     repair: str = ""
     n_parameters: int = 0
+    n_stock: int | None = None
     bare: float = math.nan
     nll: float = math.nan
     stderr: float = 0.0
