@@ -100,10 +100,10 @@ def _advanced(screen: Screen, engine: Engine) -> None:
         _short(screen, "search_pool", "Candidates", "bi:0.5 = the half with the lowest BI")
         metrics = [("The strategy's own", ""), *((c.title, c.name) for c in engine.metrics())]
         _dropdown(screen, "search_scores", metrics, "", "Metric, where a strategy orders by one")
+        _short(screen, "scores_settings", "Settings of that metric", "cos_axis=channel")
         made_up = [("Nothing", ""), *((c.title, c.name) for c in repairs(engine))]
         _dropdown(screen, "search_with_repair", made_up, "", "Repair as blocks go, greedily, by")
         _short(screen, "with_repair_settings", "Settings of that repair", "ridge=0.1")
-        _short(screen, "scores_settings", "Settings of that metric", "cos_axis=channel")
         _short(screen, "strategy_settings", "Settings of the strategy", "width=3:expand=4")
         _short(screen, "objective_settings", "Settings of the objective", "k=50")
         tasks = [("None", ""), *((name, name) for name in engine.tasks())]
