@@ -18,7 +18,7 @@ from blockviz.errors import BadInput, UnknownName
 from blockviz.evaluate import measure_perplexity
 from blockviz.export import stock_parameters
 from blockviz.models.model import BlockModel
-from blockviz.session.contest import contest_request
+from blockviz.session.contest import contest_request, is_same_contest
 from blockviz.session.contest_space import check_contest, draw_texts, search_of, size_of
 from blockviz.session.contest_views import ContestRequest, entrants
 from blockviz.session.opening import open_windows
@@ -139,12 +139,24 @@ def test_what_is_known_is_not_run_again_and_a_partial_contest_goes_on(model, ask
     assert [len(p.entries) for p in partials] == [2, 3, 4, 5]
     whole: Contest = steps[-1].result
     marked = replace(partials[1].entries[1], title="known")
-    again: Contest = run(contest_request(model, short, (marked, *partials[1].entries[2:])))
+    earlier = replace(partials[1], entries=(marked, *partials[1].entries[2:]))
+    again: Contest = run(contest_request(model, short, earlier))
     assert [e.title for e in again.entries].count("known") == 1
     plain = [replace(e, search_seconds=0.0, repair_seconds=0.0) for e in again.entries]
     before = [replace(e, search_seconds=0.0, repair_seconds=0.0) for e in whole.entries]
     assert [(e.name, e.draw, e.nll) for e in plain] == [(e.name, e.draw, e.nll) for e in before]
     assert Contest.from_json(json.loads(json.dumps(whole.to_json()))) == whole
+    # Of another model, text or size nothing is taken over.
+    other = tiny.model("llama", seed=1)
+    other.info = replace(other.info, name="another")
+    fresh: Contest = run(contest_request(other, short, earlier))
+    assert "known" not in [e.title for e in fresh.entries]
+    now = earlier.evaluation
+    assert is_same_contest(earlier, short, now)
+    assert not is_same_contest(earlier, replace(short, layers=2), now)
+    for change in ({"dtype": "bfloat16"}, {"revision": "x"},
+                   {"data": replace(now.data, token_hash="y")}):  # fmt: skip
+        assert not is_same_contest(earlier, short, replace(now, **change))
 
 
 def test_block_plans_leave_no_more_than_layers_do(model, asked):
@@ -222,7 +234,7 @@ def test_the_command_writes_goes_on_and_shows(
     capsys.readouterr()
     assert main([*argv, "--draws", "1,2"]) == 0
     shown = capsys.readouterr()
-    assert "3 entries are known" in shown.err
+    assert "shortgpt, draw 1" not in shown.err and "shortgpt, draw 2" in shown.err
     second = Contest.from_json(json.loads(out.read_text()))
     assert second.entries[:3] == first.entries and len(second.entries) == 5
     for title in ("original", "ShortGPT", "BlockPruner"):

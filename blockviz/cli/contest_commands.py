@@ -12,7 +12,7 @@ from pathlib import Path
 from blockviz.cli.console import Stopped, complain, drain, say, table, write_json
 from blockviz.cli.options import check_out
 from blockviz.cli.requests import names_of
-from blockviz.errors import BadInput
+from blockviz.errors import BadInput, BlockvizError
 from blockviz.session.contest import contest_request
 from blockviz.session.contest_space import check_contest
 from blockviz.session.contest_views import ContestRequest
@@ -28,10 +28,8 @@ def contest(args: argparse.Namespace) -> int:
     check_out(args.out)
     request = _request(args)
     check_contest(request)
-    known = () if args.no_resume else _known(args.out, request)
+    known = None if args.no_resume else _known(args.out)
     model = drain(open_model(args.model, dtype=args.dtype, device=args.device))
-    if known:
-        complain(f"blockviz: {len(known)} entries are known from {args.out.name}.")
     seen = _Written(args.out)
     try:
         found: Contest = drain(contest_request(model, request, known), seen=seen)
@@ -91,15 +89,14 @@ def _request(args: argparse.Namespace) -> ContestRequest:
     )
 
 
-def _known(out: Path | None, request: ContestRequest) -> tuple[Entry, ...]:
-    """The entries of a file written with these settings; none of another file."""
+def _known(out: Path | None) -> Contest | None:
+    """What an earlier run wrote there; None of another file."""
     if out is None or not out.exists():
-        return ()
+        return None
     try:
-        found = Contest.from_json(json.loads(out.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return ()
-    return found.entries if dict(found.settings) == request.settings() else ()
+        return Contest.from_json(json.loads(out.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, BlockvizError):
+        return None
 
 
 def show_contest(found: Contest) -> None:

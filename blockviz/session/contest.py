@@ -31,6 +31,7 @@ from blockviz.types import (
     Entry,
     Events,
     Progress,
+    Provenance,
     PruningPlan,
     SearchRun,
     TaskSet,
@@ -44,15 +45,29 @@ Running = Generator[Progress, None, Any]
 
 
 def contest_request(
-    model: BlockModel, request: ContestRequest, known: Iterable[Entry] = ()
+    model: BlockModel, request: ContestRequest, known: Contest | None = None
 ) -> Events:
-    """Done(Contest); a partial one after every entry. known: entries of an earlier run."""
+    """Done(Contest); a partial one after every entry.
+
+    known: an earlier run, whose entries are not run again if it was the same contest.
+    """
     check_contest(request, model.info)
     evaluation = yield from passing(open_windows(model, request.evaluation, "evaluation"))
     tasks = []
     for name in request.tasks:
         tasks.append((yield from passing(load_tasks(name, limit=request.limit))))
-    yield from _Run(model, request, evaluation, tasks).events(known)
+    provenance = provenance_of(model, evaluation.origin)
+    is_same = known is not None and is_same_contest(known, request, provenance)
+    yield from _Run(model, request, evaluation, tasks).events(known.entries if is_same else ())
+
+
+def is_same_contest(known: Contest, request: ContestRequest, provenance: Provenance) -> bool:
+    """Whether entries of two runs may stand side by side: settings, model and evaluation text."""
+    names = ("model", "revision", "quantisation", "dtype")
+    before, now = known.evaluation, provenance
+    is_same_model = all(getattr(before, name) == getattr(now, name) for name in names)
+    hashes = [p.data.token_hash if p.data else "" for p in (before, now)]
+    return is_same_model and hashes[0] == hashes[1] and dict(known.settings) == request.settings()
 
 
 @dataclass
