@@ -14,6 +14,9 @@ from blockviz.errors import UnsupportedModel
 from blockviz.export import Slot, packed, stock_module, stock_parameters, stored_parameters, zeroed
 from blockviz.models.model import BlockModel
 from blockviz.models.repaired import RepairedModel
+from blockviz.session.evaluation import evaluate_request
+from blockviz.session.repair_views import RepairRequest
+from blockviz.session.views import ScoreRequest
 from blockviz.types import BlockId, PruningPlan, run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -145,3 +148,23 @@ def test_what_a_stock_file_holds_of_a_plan():
     assert stock_parameters(gemma, tiny.ids("1.attn")) is None
     layer = gemma.info.parameters_of(tiny.ids("1.layer"))
     assert stock_parameters(gemma, tiny.ids("1.layer")) == gemma.info.n_parameters - layer
+
+
+def test_a_report_says_what_a_stock_file_saves(tmp_path):
+    """One lone half: 0.attn, 0.mlp, 2.attn, 2.mlp, 3.attn, 3.mlp and 1.mlp take four layers."""
+    path = tmp_path / "words.txt"
+    path.write_text(" ".join(f"w{i % tiny.VOCAB}" for i in range(400)), encoding="utf-8")
+    text = ScoreRequest(calibration=str(path), n_samples=3, seq_len=16)
+    model = tiny.model("llama")
+    layer = model.info.parameters_of(tiny.ids("1.layer")) / model.info.n_parameters
+
+    def saved(removed: str, *corrections: str) -> list[float | None]:
+        plan = tiny.plan(*removed.split(","))
+        repair = RepairRequest(plan, corrections, text=text, n_held=0) if corrections else None
+        report = run(evaluate_request(model, text, plan, repair=repair))
+        return [row["params"]["stored_ratio"] for row in report["rows"]]
+
+    assert saved("1.attn") == [0.0, 0.0]
+    assert saved("0.mlp,1.attn") == pytest.approx([0.0, layer])
+    # A map needs a module of its own, which no stock file has; a refitted weight does not.
+    assert saved("0.mlp,1.attn", "mean", "writer_refit")[1:] == [None, pytest.approx(layer)]
