@@ -1,4 +1,4 @@
-"""Beam: several best sets go on side by side, and the greedy one with them."""
+"""Beam: several best sets go on side by side, behind a greedy search."""
 
 from __future__ import annotations
 
@@ -8,22 +8,10 @@ from operator import attrgetter
 
 from blockviz.search.base import STRATEGIES, Space, Strategy, check_space
 from blockviz.search.deciding import decided, is_accepted, is_done
+from blockviz.search.greedy import Greedy
 from blockviz.types import Answer, Ask, BlockId, Chosen, RemovedSet, Searching, parts_of
 
 by_value = attrgetter("value")
-
-
-@dataclass(frozen=True)
-class _Grown:
-    """`best`: the sets that go on, the best first; `path`: the greedy set, None where it ended."""
-
-    best: tuple[Chosen, ...]
-    path: Chosen | None
-    answers: tuple[Answer, ...]
-
-    @property
-    def sets(self) -> tuple[Chosen, ...]:
-        return self.best if self.path is None else (*self.best, self.path)
 
 
 @STRATEGIES.register
@@ -31,9 +19,10 @@ class _Grown:
 class Beam(Strategy):
     """At every depth the `width` sets of lowest objective, each grown by its `expand` best units.
 
-    Ours, no paper's. Sets that are the same in another order are one. The greedy path is kept
-    beside them, so that it never ends worse than greedy: not on the objective, nor, where that has
-    a limit, on the number of units. Towards a limit of parameters sets of several sizes end, and
+    Ours, no paper's. A whole greedy search comes first, and its set of every depth stands among
+    those of the beam: what is decided on in the end is never worse than greedy, however the races
+    went: not on the objective, nor, where that has a limit, on the number of units. Sets that are
+    the same in another order are one. Towards a limit of parameters sets of several sizes end, and
     the one with the lowest objective is taken. It is no exhaustive search of sets.
     """
 
@@ -41,67 +30,82 @@ class Beam(Strategy):
     expand: int = field(default=4, metadata={"label": "Units tried on", "min": 1, "max": 64})
 
     name = "beam"
-    title = "Beam"
+    title = "Greedy, then beam"
     meaning = "Follows several best sets instead of one, and ends with the best of them."
     citation = "blockviz, on the greedy search of Zhong et al. 2025"
 
     def n_sets(self, space: Space) -> int:
-        n = len(space.units)
-        # The greedy path asks for itself where it has left the beam, which one set's cannot.
-        lines = 1 if self.width == 1 else self.width + 1
-        return sum((n - k) * (lines if k else 1) for k in range(space.most_units()))
+        n, greedy = len(space.units), Greedy().n_sets(space)
+        if self.width == 1:
+            return greedy
+        lines = ((n - k) * (self.width if k else 1) for k in range(space.most_units()))
+        return greedy + sum(lines)
 
     def search(self, space: Space) -> Searching:
         check_space(space)
-        last = Chosen(())
-        if space.goal.is_reached(()):
-            return last
-        open_, ends = _Grown((last,), last, ()), []
-        while open_.sets:
-            grown = yield from self._grown(space, open_)
-            if not grown.sets:
-                break
-            best = min(grown.sets, key=by_value)
-            last = decided(best.removed, best.value, grown.answers)
-            yield last
-            ends += [c for c in grown.sets if is_done(space, c.removed)]
-            open_ = _open(space, grown)
-        best = min(ends, key=by_value, default=last)
-        if best.parts != last.parts:
-            last = best
+        path: list[Chosen] = []
+        greedy = yield from _noted(Greedy().search(space), path)
+        if self.width == 1 or not path:
+            return greedy
+        chain = {len(chosen.removed): chosen for chosen in path}
+        open_, ends, answers = (Chosen(()),), [greedy], []
+        while open_:
+            grown = yield from self._grown(space, open_, chain, answers)
+            if grown and space.goal.max_value is not None:
+                ends.append(grown[0])
+            ends += [c for c in grown if is_done(space, c.removed)]
+            open_ = tuple(c for c in grown if not is_done(space, c.removed))
+        best = min(ends, key=lambda c: _worth(space, c))
+        last = decided(best.removed, best.value, answers)
+        if best.parts != greedy.parts:
             yield last
         return last
 
-    def _grown(self, space: Space, lines: _Grown) -> Generator[Ask, Answer, _Grown]:
-        """The best accepted sets with one unit more."""
-        found: dict[RemovedSet, Chosen] = {}
-        answers, path = [], None
-        for members, keep in self._groups(lines):
-            sets = _grown_sets(space, members)
-            note = f"removal {len(members[0].removed) + 1}"
-            answer = yield Ask(tuple(sets), keep=min(keep, len(sets)), note=note)
-            answers.append(answer)
-            best = [Chosen(sets[s], answer.values[s]) for s in answer.best]
-            best = [c for c in best if is_accepted(space.goal, c.value)]
-            for chosen in best:
-                found.setdefault(chosen.parts, chosen)
-            if best and lines.path is not None and _is_only(members, lines.path):
-                path = best[0]
-        ranked = sorted(found.values(), key=by_value)
-        return _Grown(tuple(ranked[: self.width]), path, tuple(answers))
-
-    def _groups(self, lines: _Grown) -> list[tuple[tuple[Chosen, ...], int]]:
-        """Which sets are grown in one asking, and how many of the results are wanted."""
+    def _grown(
+        self,
+        space: Space,
+        members: tuple[Chosen, ...],
+        chain: dict[int, Chosen],
+        answers: list[Answer],
+    ) -> Generator[Ask, Answer, tuple[Chosen, ...]]:
+        """The best accepted sets with one unit more, the best first."""
+        depth = len(members[0].removed) + 1
+        own = chain.get(depth)
+        found = {} if own is None else {own.parts: own}
         keep = min(self.width, self.expand)
-        groups = [(c,) for c in lines.best]
         # Each of the `width` best of all is among the `width` best of the set it grew from: with
         # `expand` no smaller, one asking finds them, and doubles are raced once.
-        if self.expand >= self.width and groups:
-            groups = [lines.best]
-        asked = [(group, keep) for group in groups]
-        if lines.path is not None and not any(_is_only(g, lines.path) for g in groups):
-            asked.append(((lines.path,), 1))
-        return asked
+        groups = [members] if self.expand >= self.width else [(c,) for c in members]
+        for group in groups:
+            sets = _grown_sets(space, group)
+            if not sets:
+                continue
+            answer = yield Ask(tuple(sets), keep=min(keep, len(sets)), note=f"beam, depth {depth}")
+            answers.append(answer)
+            best = [Chosen(sets[s], answer.values[s]) for s in answer.best]
+            for chosen in best:
+                if is_accepted(space.goal, chosen.value):
+                    found.setdefault(chosen.parts, chosen)
+        return tuple(sorted(found.values(), key=by_value)[: self.width])
+
+
+def _noted(searching: Searching, decisions: list[Chosen]) -> Searching:
+    """The same search; what it decides on is noted on the way."""
+    told = None
+    while True:
+        try:
+            said = searching.send(told)
+        except StopIteration as end:
+            return end.value
+        if isinstance(said, Chosen):
+            decisions.append(said)
+        told = yield said
+
+
+def _worth(space: Space, chosen: Chosen) -> tuple[int, float]:
+    """Where the objective has a limit, more units come first."""
+    depth = 0 if space.goal.max_value is None else -len(chosen.removed)
+    return depth, chosen.value
 
 
 def _grown_sets(space: Space, members: Iterable[Chosen]) -> dict[RemovedSet, tuple[BlockId, ...]]:
@@ -112,14 +116,3 @@ def _grown_sets(space: Space, members: Iterable[Chosen]) -> dict[RemovedSet, tup
             removed = (*member.removed, unit)
             sets.setdefault(parts_of(removed), removed)
     return sets
-
-
-def _is_only(members: tuple[Chosen, ...], path: Chosen) -> bool:
-    return len(members) == 1 and members[0].parts == path.parts
-
-
-def _open(space: Space, grown: _Grown) -> _Grown:
-    """Those that can still grow."""
-    best = tuple(c for c in grown.best if not is_done(space, c.removed))
-    is_open = grown.path is not None and not is_done(space, grown.path.removed)
-    return _Grown(best, grown.path if is_open else None, ())
