@@ -15,6 +15,8 @@ from blockviz.session.lens import read_lens
 from blockviz.session.live import open_live_windows
 from blockviz.session.opening import open_model
 from blockviz.session.pairing import pairs_request
+from blockviz.session.repair_views import RepairRequest
+from blockviz.session.repairing import repair_request
 from blockviz.session.scoring import score_request
 from blockviz.session.search_views import PairsRequest, SearchRequest
 from blockviz.session.searching import search_request
@@ -25,6 +27,8 @@ from blockviz.types import (
     CalibrationSet,
     Interactions,
     PruningPlan,
+    RepairRow,
+    RepairTable,
     Scores,
     SearchRun,
 )
@@ -74,6 +78,7 @@ def main() -> int:
         lens=drain(read_lens(model, LENS_TEXT)),
         search=example_search(model),
         interactions=example_pairs(model),
+        repair=example_repair(model, plan),
     )
     text = json.dumps(_rounded(example.to_json()), indent=1, ensure_ascii=False)
     EXAMPLE_PATH.write_text(text + "\n", encoding="utf-8")
@@ -94,6 +99,19 @@ def example_pairs(model: BlockModel) -> Interactions:
     """What every two blocks do together."""
     say("pairs")
     return drain(pairs_request(model, PairsRequest()))
+
+
+def example_repair(model: BlockModel, plan: PruningPlan) -> RepairTable:
+    """Every correction of the example's set; numbers of channels of the best one's gaps only."""
+    say("repair")
+    found = drain(repair_request(model, RepairRequest(plan, ("all",))))
+
+    def thin(row: RepairRow) -> RepairRow:
+        is_shown = row.correction == found.best
+        fits = [f if is_shown and f.gap else replace(f, channels={}) for f in row.fits]
+        return replace(row, fits=tuple(fits), seconds=0.0)
+
+    return replace(found, rows=tuple(map(thin, found.rows)))
 
 
 def _short(scores: Scores) -> Scores:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from fake_compare import TEXTS, growing_comparison, make_comparison, make_contest
+from fake_export import growing_export, make_exported, make_modes, make_report
 from fake_repair import CORRECTIONS, growing_repair, make_repair
 from fake_search import (
     PRESETS,
@@ -23,6 +26,8 @@ from blockviz.errors import BadInput, BadSource
 from blockviz.job_view import JobView
 from blockviz.rankings import Between, between, read_scores, tied_with
 from blockviz.session.compare_views import CompareRequest
+from blockviz.session.export_views import ExportRequest, ModeCard
+from blockviz.session.exports import Exported
 from blockviz.session.findings import Findings, Intervals, findings_of, intervals_of, run_label
 from blockviz.session.repair_views import CorrectionCard, RepairRequest
 from blockviz.session.search_views import (
@@ -181,6 +186,8 @@ class FakeEngine:
         }
         self._repairs: dict[str, RepairTable] = {}
         self._comparisons: dict[str, Comparison] = {}
+        self._exports: dict[str, Exported] = {}
+        self.export_root = Path(tempfile.mkdtemp(prefix="blockviz-exports-"))
         self.contest = make_contest(title=HOSTILE if self.is_hostile else "")
         self._known: dict[frozenset[BlockId], LiveResult] = {}
         self._jobs: dict[str, JobView] = {}
@@ -360,6 +367,34 @@ class FakeEngine:
             return {"compare_key": key, "warning": HOSTILE if self.is_hostile else ""}
 
         return self._start("compare", 5 * len(parts), finish, so_far)
+
+    def exported(self, export_key: str) -> Exported | None:
+        return self._exports.get(export_key)
+
+    def export_modes(self, plan: PruningPlan) -> tuple[ModeCard, ...]:
+        return make_modes(self.info, plan) if self.is_ready else ()
+
+    def can_export_as_llama(self) -> bool:
+        return False
+
+    def start_export(self, request: ExportRequest, *, owner: str, address: str = "") -> str:
+        self.calls.append(f"export {request.mode}")
+        key = f"export{len(self._exports)}"
+        report = make_report(self.info, request, note=HOSTILE if self.is_hostile else "")
+        parts = list(growing_export(report))
+
+        def so_far(i: int) -> dict[str, str] | None:
+            if i % 2 or i // 2 >= len(parts):
+                return None
+            self._exports[key] = Exported(parts[i // 2])
+            return {"export_key": key, "warning": ""}
+
+        def finish() -> dict[str, str]:
+            self.export_root.mkdir(parents=True, exist_ok=True)
+            self._exports[key] = make_exported(report, self.export_root)
+            return {"export_key": key, "warning": ""}
+
+        return self._start("export", 2 * len(parts), finish, so_far)
 
     def sizes(self, plan: PruningPlan) -> Sizes:
         return Sizes.of(self.info, plan)

@@ -21,12 +21,12 @@ from blockviz.corrections import (
     fit,
     repaired_model,
 )
-from blockviz.corrections.maps import Residual
 from blockviz.corrections.rows import counted
 from blockviz.corrections.student import Student, divergence, lessons_of
 from blockviz.corrections.training import Schedule, train
 from blockviz.errors import BadInput, UnsupportedModel
 from blockviz.models.model import BlockModel
+from blockviz.models.modeling_blockviz import Residual
 from blockviz.models.stage import Head
 from blockviz.session import Limits, repairing
 from blockviz.session.catalogue import corrections_json

@@ -29,10 +29,10 @@ from blockviz.corrections import (
     repaired_model,
 )
 from blockviz.corrections.base import Pair, Place, SelfFitted, Where, Writing
-from blockviz.corrections.maps import Residual, Shift
 from blockviz.corrections.places import stretches_of
 from blockviz.errors import BadInput, UnsupportedModel
 from blockviz.models.model import BlockModel
+from blockviz.models.modeling_blockviz import Residual, Shift
 from blockviz.models.repaired import RepairedModel
 from blockviz.models.stage import Stage
 from blockviz.models.writers import watch_inputs, watch_writers, writer, writer_weight

@@ -12,9 +12,9 @@ from torch import nn
 from torch.nn import functional
 
 from blockviz.corrections import LlmStreamline, Repair, fit, repaired_model, streamline
-from blockviz.corrections.maps import MAPS, Gated
 from blockviz.errors import BadInput, UnsupportedModel
 from blockviz.models.model import BlockModel
+from blockviz.models.modeling_blockviz import MAPS, Gated
 from blockviz.session import repairing
 from blockviz.session.opening import provenance_of
 from blockviz.session.repair_state import load_repair, save_repair

@@ -9,10 +9,11 @@ from typing import Any
 from blockviz.cli.console import Stopped, complain, drain, say, table, write_json
 from blockviz.cli.contest_commands import contest
 from blockviz.cli.evaluate_commands import evaluate, generate
+from blockviz.cli.export_commands import export, verify
 from blockviz.cli.insight_commands import judge, stability
 from blockviz.cli.options import check_out
 from blockviz.cli.repair_commands import correct
-from blockviz.cli.requests import request_of
+from blockviz.cli.requests import names_of, request_of
 from blockviz.cli.search_commands import pairs, search
 from blockviz.cli.sparsify_commands import sparsify
 from blockviz.session import Engine
@@ -175,10 +176,12 @@ def app(args: argparse.Namespace) -> int:
 
 
 def bench(args: argparse.Namespace) -> int:
-    from blockviz.bench import run_bench
+    from blockviz.bench import SECTIONS, run_bench
 
     check_out(args.out)
-    write_json(args.out, run_bench(is_quick=args.quick, say=say, text=args.calibration))
+    only = names_of(args.only) or SECTIONS
+    report = run_bench(is_quick=args.quick, say=say, text=args.calibration, only=only)
+    write_json(args.out, report)
     return 0
 
 
@@ -194,6 +197,8 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "stability": stability,
     "generate": generate,
     "contest": contest,
+    "export": export,
+    "verify": verify,
     "app": app,
     "bench": bench,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from pathlib import Path
 from typing import Any
 
 from blockviz.cli.console import Stopped, complain, drain, say, table, write_json
@@ -15,6 +16,7 @@ from blockviz.session.opening import open_model, provenance_of
 from blockviz.session.repair_space import NO_CORRECTION, check_repair
 from blockviz.session.repair_views import RepairRequest
 from blockviz.session.repairing import repaired_by
+from blockviz.session.speeding import SpeedRequest
 from blockviz.session.writing import write_pair, write_text
 from blockviz.types import PruningPlan
 
@@ -22,13 +24,14 @@ from blockviz.types import PruningPlan
 def evaluate(args: argparse.Namespace) -> int:
     check_out(args.out)
     plan, request = read_plan(args), request_of(args, args.data)
-    repair = _asked_repair(args, plan)
+    repair, speed = _asked_repair(args, plan), _asked_speed(args)
     names = [name.strip() for name in args.tasks.split(",") if name.strip()]
     tasks = drain(open_tasks(names, limit=args.limit))
     add_bos = {"auto": None, "yes": True, "no": False}[args.add_bos]
     model = drain(open_model(args.model, dtype=args.dtype, device=args.device))
     try:
-        events = evaluate_request(model, request, plan, tasks, add_bos=add_bos, repair=repair)
+        how = {"add_bos": add_bos, "repair": repair, "speed": speed}
+        events = evaluate_request(model, request, plan, tasks, **how)
         report = drain(events)
     except Stopped as stop:
         if stop.partial is not None:
@@ -48,6 +51,16 @@ def _asked_repair(args: argparse.Namespace, plan: PruningPlan | None) -> RepairR
     request = repair_request_of(args, plan or PruningPlan(), names)
     check_repair(request)
     return request
+
+
+def _asked_speed(args: argparse.Namespace) -> SpeedRequest | None:
+    """The request of --speed or --exported; None where neither is given."""
+    folders = tuple(Path(name) for name in names_of(args.exported))
+    if not args.speed and not folders:
+        return None
+    asked = SpeedRequest(repeats=args.speed_repeats, exported=folders)
+    asked.check()
+    return asked
 
 
 def show_report(report: dict[str, Any]) -> None:
@@ -71,6 +84,29 @@ def show_report(report: dict[str, Any]) -> None:
     if "warning" in report:
         say(report["warning"])
     show_tasks(report)
+    show_speed(report)
+
+
+def show_speed(report: dict[str, Any]) -> None:
+    """A line for everything that was timed; nothing where nothing was."""
+    if "speed" not in report:
+        return
+    rows = []
+    for name, found in report["speed"].items():
+        decode = found["decode_speedup"]
+        rows.append([
+            name,
+            f"{found['prefill_tokens_per_second']:.0f}",
+            f"{found['decode_tokens_per_second']:.1f}",
+            f"{decode['median']:.2f} ({decode['low']:.2f} to {decode['high']:.2f})",
+            f"{found['kv_bytes_per_token_held']:,.0f}",
+        ])  # fmt: skip
+    first = next(iter(report["speed"].values()))
+    say()
+    table(["variant", "prompt tokens/s", "new tokens/s", "speed-up", "cache bytes/token"], rows)
+    say(f"{first['n_prompt']} tokens read, {first['n_new']} written, {first['repeats']} turns; "
+        "speed-up of writing: median of paired turns, 95 % interval; pruned: blocks skipped, "
+        "exported: as loaded from its files")  # fmt: skip
 
 
 def _share(ratio: float) -> str:

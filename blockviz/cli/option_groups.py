@@ -153,6 +153,15 @@ def n_bytes(text: str) -> int:
     return size
 
 
+def add_correction(parser: argparse.ArgumentParser, metavar: str, what: str) -> None:
+    parser.add_argument(
+        "--correction",
+        default="none",
+        metavar=metavar,
+        help=f"see info --corrections: {what}; ridge:ridge=0.01 sets a value [%(default)s]",
+    )
+
+
 def add_contest(parser: argparse.ArgumentParser) -> None:
     """Everything the contest asks."""
     add_model(parser)
@@ -181,4 +190,52 @@ def add_contest(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="start anew, whatever --out holds of an earlier run with these settings",
     )
+    add_out(parser)
+
+
+def add_speed(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--speed", action="store_true", help="time every row, in turns, with a cache")
+    add("--speed-repeats", type=int, default=10, metavar="N", help="turns behind a warm-up [10]")
+    add("--exported", default="", metavar="DIR,...", help="exports to time beside the rows")
+
+
+def add_export(parser: argparse.ArgumentParser) -> None:
+    """Everything that writing a model asks."""
+    add_model(parser)
+    add_plan(parser)
+    add = parser.add_argument
+    add(
+        "--mode",
+        default="stock-compact",
+        metavar="MODE",
+        help="stock-compact (surviving blocks in as few plain layers as hold them), stock-zeroed "
+        "(every layer where it was), or custom (nothing wasted, a modelling file of its own) "
+        "[%(default)s]",
+    )
+    add("--recipe", type=Path, metavar="FILE.json", help="of an earlier export: does the same")
+    repair = parser.add_mutually_exclusive_group()
+    repair.add_argument(
+        "--correction",
+        default="none",
+        metavar="NAME",
+        help="fit it first, see --calibration [none]",
+    )
+    repair.add_argument(
+        "--state", type=Path, metavar="DIR", help="a correction that correct or sparsify has saved"
+    )
+    add(
+        "--as-llama",
+        action="store_true",
+        help="write a Mistral or Qwen2 as a Llama, which has a place for every bias",
+    )
+    add_fit(parser)
+    add_memory(parser)
+    add_text(parser, "--data", "for the perplexities written down and checked", n_samples=16,
+             seq_len=512)  # fmt: skip
+    add("--out", type=Path, required=True, metavar="DIR", help="a new folder")
+
+
+def add_verify(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, metavar="DIR", help="that export has written")
     add_out(parser)

@@ -11,14 +11,18 @@ from typing import NoReturn
 from blockviz import __version__
 from blockviz.cli.option_groups import (
     add_contest,
+    add_correction,
+    add_export,
     add_fit,
     add_memory,
     add_model,
     add_out,
     add_plan,
     add_resume,
+    add_speed,
     add_tasks,
     add_text,
+    add_verify,
 )
 from blockviz.errors import BadInput
 
@@ -35,6 +39,7 @@ EPILOG = """examples:
   blockviz evaluate --plan plan.json --correction none,writer_refit
   blockviz sparsify --plan plan.json --score cvr,wanda --pattern 2:4 --energy row,column
   blockviz generate --remove 18.attn --prompt "The capital of France is"
+  blockviz export --plan plan.json --state repair --out smaller && blockviz verify smaller
   blockviz app
 """
 
@@ -107,10 +112,11 @@ def build_parser() -> argparse.ArgumentParser:
     add_model(evaluate)
     add_plan(evaluate)
     add_text(evaluate, "--data", "evaluation text")
-    _correction(evaluate, "NAME,...", "a row for each; all adds none and every one")
+    add_correction(evaluate, "NAME,...", "a row for each; all adds none and every one")
     add_fit(evaluate)
     add_memory(evaluate)
     add_tasks(evaluate, "T,...", "questions to answer")
+    add_speed(evaluate)
     evaluate.add_argument(
         "--add-bos",
         choices=("auto", "yes", "no"),
@@ -142,7 +148,7 @@ def build_parser() -> argparse.ArgumentParser:
     generate = commands.add_parser("generate", help="what the original and a plan write")
     add_model(generate)
     add_plan(generate)
-    _correction(generate, "NAME", "a third text, of the plan with it")
+    add_correction(generate, "NAME", "a third text, of the plan with it")
     add_fit(generate)
     add_memory(generate)
     generate.add_argument("--prompt", required=True, help="the text to continue")
@@ -153,6 +159,8 @@ def build_parser() -> argparse.ArgumentParser:
     add_out(generate)
 
     add_contest(commands.add_parser("contest", help="every recipe with its repair, at one size"))
+    add_export(commands.add_parser("export", help="write the pruned model, checked, to a folder"))
+    add_verify(commands.add_parser("verify", help="check the files of an export"))
 
     app = commands.add_parser("app", help="the interactive app in a browser")
     app.add_argument("--host", default=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"))
@@ -161,6 +169,7 @@ def build_parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help="time and memory, each beside its reference")
     bench.add_argument("--quick", action="store_true", help="fewer windows and repeats")
     bench.add_argument("--calibration", default="demo", metavar="TEXT", help="to run on [demo]")
+    bench.add_argument("--only", default="", help="of scoring,search,exports,memory [all]")
     add_out(bench)
     return parser
 
@@ -265,22 +274,13 @@ def _sparsify(parser: argparse.ArgumentParser) -> None:
     add("--energy", default="none", metavar="AXIS,...", help="column, row or both: the rest gets "
         "their energy back; every score with and without it [%(default)s]")  # fmt: skip
     add("--energy-clip", default="0.5,2", metavar="LO,HI", help="of its factor [%(default)s]")
-    _correction(parser, "NAME", "fitted before any weight is made zero")
+    add_correction(parser, "NAME", "fitted before any weight is made zero")
     add_fit(parser)
     add_text(parser, "--data", "text to measure on", n_samples=16, seq_len=512)
     add_memory(parser)
     add("--state", type=Path, metavar="DIR", help="save the weights by a single score, with "
         "energy if asked")  # fmt: skip
     add_out(parser)
-
-
-def _correction(parser: argparse.ArgumentParser, metavar: str, what: str) -> None:
-    parser.add_argument(
-        "--correction",
-        default="none",
-        metavar=metavar,
-        help=f"see info --corrections: {what}; ridge:ridge=0.01 sets a value [%(default)s]",
-    )
 
 
 def check_out(path: Path | None) -> None:

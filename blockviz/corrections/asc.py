@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from blockviz.corrections.base import CORRECTIONS, Correction, Pair, Place, Where
-from blockviz.corrections.maps import Channels
 from blockviz.corrections.scalar import Sizes, ratio
+from blockviz.models.modeling_blockviz import Channels
 from blockviz.stats.pairs import ChannelPairs, varies
 
 SHRINK = {"label": "Share of the correction that is applied", "min": 0.0, "max": 1.0}

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from blockviz.corrections.base import CORRECTIONS, Correction, Pair, Place
-from blockviz.corrections.maps import Channels
+from blockviz.models.modeling_blockviz import Channels
 from blockviz.stats.pairs import ChannelPairs, varies
 
 

@@ -19,7 +19,6 @@ from blockviz.corrections.base import (
 from blockviz.corrections.fitting import fit
 from blockviz.corrections.hadamard_matrix import check_size
 from blockviz.corrections.linearpatch import Hadamard
-from blockviz.corrections.maps import Residual
 from blockviz.corrections.rows import counted
 from blockviz.corrections.student import Lesson, Student, lessons_of
 from blockviz.corrections.training import (
@@ -35,6 +34,7 @@ from blockviz.corrections.training import (
 )
 from blockviz.errors import BadInput
 from blockviz.models.model import BlockModel
+from blockviz.models.modeling_blockviz import Residual
 from blockviz.models.stage import Head
 from blockviz.types import (
     BlockId,

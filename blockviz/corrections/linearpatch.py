@@ -9,8 +9,8 @@ from torch import nn
 
 from blockviz.corrections.base import CORRECTIONS, TOKENS, Correction, Pair, Place
 from blockviz.corrections.hadamard_matrix import check_size, hadamard
-from blockviz.corrections.maps import Channels, Residual
 from blockviz.corrections.scalar import Sizes
+from blockviz.models.modeling_blockviz import Channels, Residual
 
 
 @CORRECTIONS.register

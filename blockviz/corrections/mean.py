@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from blockviz.corrections.base import CORRECTIONS, Correction, Pair, Place
-from blockviz.corrections.maps import Shift
+from blockviz.models.modeling_blockviz import Shift
 from blockviz.stats.pairs import ChannelPairs
 
 

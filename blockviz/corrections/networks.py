@@ -10,12 +10,12 @@ import torch
 from torch.func import functional_call
 
 from blockviz.corrections.base import Repair
-from blockviz.corrections.maps import Gated
 from blockviz.corrections.places import Stretch
 from blockviz.corrections.rows import Rows, mapped
 from blockviz.errors import UnsupportedModel
 from blockviz.models.absence import replaced
 from blockviz.models.model import BlockModel, unwrap
+from blockviz.models.modeling_blockviz import Gated
 from blockviz.models.stage import Stage
 from blockviz.types import BlockId
 

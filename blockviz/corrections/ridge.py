@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from blockviz.corrections.base import CORRECTIONS, Correction, Pair, Place
-from blockviz.corrections.maps import Residual
+from blockviz.models.modeling_blockviz import Residual
 from blockviz.stats.pairs import LeastSquares
 
 RIDGE = {"label": "Ridge, as a share of the mean variance", "min": 0.0, "max": 1e6}

@@ -7,7 +7,6 @@ block without a partner stands in a layer whose other half writes zeros.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -15,6 +14,8 @@ import torch
 from torch import nn
 
 from blockviz.errors import UnsupportedModel
+from blockviz.export.biases import complete_biases
+from blockviz.export.parts import copied, sharing
 from blockviz.models.model import BlockModel, renumber, trim_config
 from blockviz.models.writers import writer
 from blockviz.types import BlockId, ModelInfo
@@ -72,9 +73,9 @@ def stored_parameters(info: ModelInfo, slots: Iterable[Slot]) -> int:
 
     UnsupportedModel where blocks of one part differ in size, so that a silent one has none.
     """
-    sizes = {part: {b.n_parameters for b in info.blocks if b.id.part == part}
+    sizes = {part: {b.n_parameters for b in info.blocks if b.id.part == part and b.n_parameters}
              for part in ("attn", "mlp")}  # fmt: skip
-    if any(len(found) > 1 for found in sizes.values()):
+    if any(len(found) != 1 for found in sizes.values()):
         raise UnsupportedModel(
             f"The size of an export of {info.name} was wanted.",
             "Its layers are not of one size.",
@@ -88,7 +89,8 @@ def stored_parameters(info: ModelInfo, slots: Iterable[Slot]) -> int:
 def stock_parameters(model: BlockModel, removed: Iterable[BlockId]) -> int | None:
     """What the smallest stock checkpoint without these blocks holds; None where there is none."""
     family, info = model.family, model.info
-    slots = packed(removed, info.n_layers, is_parallel=family.is_parallel)
+    gone = (*removed, *info.absent)
+    slots = packed(gone, info.n_layers, is_parallel=family.is_parallel)
     silent = {part for slot in slots for part in ("attn", "mlp") if slot.of(part) is None}
     if any(family.join(part) != family.module(part) for part in silent):
         return None
@@ -101,34 +103,70 @@ def stock_parameters(model: BlockModel, removed: Iterable[BlockId]) -> int | Non
 def stock_module(model: BlockModel, whole: BlockModel, slots: tuple[Slot, ...]) -> nn.Module:
     """The library's own model class with these layers, its config trimmed; weights are shared.
 
-    model: has the surviving blocks, with their repair in their weights; whole: the original, whose
-    modules stand where a half is silent, their last matrix and bias set to 0. UnsupportedModel
-    where a norm follows what a block writes, so that zeros would not stay zeros.
+    model: has the surviving blocks, with their repair in their weights, and all that is no layer;
+    whole: the original, whose modules stand where a half is silent, their last matrix and bias set
+    to 0. UnsupportedModel where a norm follows what a block writes, so that zeros would not stay
+    zeros, and where what a layer computes hangs on its number.
     """
+    check_numbering(model)
     family = model.family
-    modules = model.module, whole.module
-    shared = {id(t): t for m in modules for t in (*m.parameters(), *m.buffers())}
-    made = []
+    shared = sharing(model, whole)
+    made, hosts = [], []
     for slot in slots:
-        layer = copy.deepcopy(whole.layers[slot.host], shared)
+        host = slot.host if slot.attn is not None else _nearest(whole, slot.host, "attn")
+        layer = copied(whole.layers[host], shared)
         for part in ("attn", "mlp"):
             source = slot.of(part)
             if source is None:
-                _silence(whole, BlockId(slot.host, part), layer)
-                continue
-            donor = model.layers[source.layer]
-            for path in (family.module(part), *family.norms(part)):
-                _put(layer, path, copy.deepcopy(donor.get_submodule(path), shared))
+                _silence(whole, BlockId(_nearest(whole, host, part), part), layer, shared)
+            else:
+                put_block(layer, model, source, shared)
         made.append(layer)
+        hosts.append(host)
     # Wherever the copy meets the layers it takes these.
-    module = copy.deepcopy(whole.module, {**shared, id(whole.layers): nn.ModuleList(made)})
-    trim_config(module.config, [slot.host for slot in slots])
+    module = copied(model.module, {**shared, id(model.layers): nn.ModuleList(made)})
+    trim_config(module.config, hosts)
     renumber(module.get_submodule(family.layers))
+    complete_biases(module, family)
     return module
 
 
-def _silence(whole: BlockModel, block: BlockId, layer: nn.Module) -> None:
-    """The block of a copied layer adds nothing."""
+def put_block(
+    layer: nn.Module, model: BlockModel, block: BlockId, shared: dict[int, object]
+) -> None:
+    """A copy of the block and its norms into another layer; what `shared` holds is not copied."""
+    family, donor = model.family, model.layers[block.layer]
+    for path in (family.module(block.part), *family.norms(block.part)):
+        _put(layer, path, copied(donor.get_submodule(path), shared))
+
+
+def check_numbering(model: BlockModel) -> None:
+    """UnsupportedModel where what a layer computes hangs on its number, which an export changes."""
+    if getattr(model.module.config, "scale_attn_by_inverse_layer_idx", False):
+        raise UnsupportedModel(
+            f"An export of {model.info.name} was asked for.",
+            "Its attention is scaled by the number of its layer, which removing others changes.",
+            "Use a model without scale_attn_by_inverse_layer_idx.",
+        )
+
+
+def _nearest(whole: BlockModel, index: int, part: str) -> int:
+    """The layer nearest to this one that has such a block."""
+    gone = whole.info.absent
+    having = [i for i in range(whole.info.n_layers) if BlockId(i, part) not in gone]
+    if not having:
+        raise UnsupportedModel(
+            f"A stock export of {whole.info.name} was asked for.",
+            "None of its layers has both kinds of blocks.",
+            "Export it as custom.",
+        )
+    return min(having, key=lambda i: abs(i - index))
+
+
+def _silence(
+    whole: BlockModel, block: BlockId, layer: nn.Module, shared: dict[int, object]
+) -> None:
+    """The block, put into a copied layer, adds nothing there."""
     family = whole.family
     if family.join(block.part) != family.module(block.part):
         raise UnsupportedModel(
@@ -136,6 +174,7 @@ def _silence(whole: BlockModel, block: BlockId, layer: nn.Module) -> None:
             f"In {family.name} a norm follows what it writes.",
             "Export whole layers, or as custom.",
         )
+    put_block(layer, whole, block, shared)
     part = layer.get_submodule(family.module(block.part))
     own = whole.part(block)
     path = next(name for name, module in own.named_modules() if module is writer(whole, block))

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from blockviz.errors import UnsupportedModel
+from blockviz.models.custom import is_custom
 
 _ENCODERS = frozenset(
     {"albert", "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra"}
@@ -26,7 +27,9 @@ def check_config(config: Mapping[str, Any], name: str) -> None:
 
 
 def _refuse_code(config: Mapping[str, Any], name: str) -> None:
-    for key in _keys(config):
+    # The code that a custom export asks for is blockviz's own, and taken from here.
+    ours = {"blockviz", "auto_map"} if is_custom(config) else set()
+    for key in _keys({name: value for name, value in config.items() if name not in ours}):
         # A config can name the attention or expert kernel to fetch from the hub and run; these
         # private keys do so even where remote code is switched off.
         is_code = key in ("auto_map", "trust_remote_code", "blockviz")

@@ -14,7 +14,8 @@ class Family:
     """Paths inside a causal language model; the names below `layers` are relative to a layer.
 
     A part's *join* is the module whose output is added to the residual stream: the part itself,
-    or the post-norm after it. Its *norms* go with it when it is removed.
+    or the post-norm after it. Its *norms* go with it when it is removed. Its *bias key* is the
+    setting of the config that gives every linear map of the part a bias, empty where none does.
     """
 
     name: str
@@ -29,6 +30,8 @@ class Family:
     mlp_norms: tuple[str, ...] = ("post_attention_layernorm",)
     is_parallel: bool = False
     parallel_key: str = ""
+    attn_bias_key: str = ""
+    mlp_bias_key: str = ""
 
     def join(self, part: str) -> str:
         return self.attn_join if part == "attn" else self.mlp_join
@@ -39,12 +42,15 @@ class Family:
     def norms(self, part: str) -> tuple[str, ...]:
         return self.attn_norms if part == "attn" else self.mlp_norms
 
+    def bias_key(self, part: str) -> str:
+        return self.attn_bias_key if part == "attn" else self.mlp_bias_key
+
 
 FAMILIES: tuple[Family, ...] = (
-    Family("Llama", ("llama",)),
+    Family("Llama", ("llama",), attn_bias_key="attention_bias", mlp_bias_key="mlp_bias"),
     Family("Mistral", ("mistral",)),
     Family("Qwen2", ("qwen2",)),
-    Family("Qwen3", ("qwen3",)),
+    Family("Qwen3", ("qwen3",), attn_bias_key="attention_bias"),
     Family("Phi-3", ("phi3",)),
     Family(
         "Gemma 3",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,10 +14,12 @@ from safetensors import SafetensorError
 
 from blockviz.errors import BadInput, BadSource, UnsupportedModel
 from blockviz.models.config_check import check_config
+from blockviz.models.custom import class_of_config, flattened
 from blockviz.models.families import FAMILIES, family_of
 from blockviz.models.model import BlockModel, find_blocks
 from blockviz.models.proof import prove
-from blockviz.types import Done, Events, ModelInfo, Progress
+from blockviz.models.repaired import RepairedModel
+from blockviz.types import Done, Events, ModelInfo, Progress, PruningPlan
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -94,17 +97,13 @@ def load_model(
     yield Progress("loading weights", 0, 2, f"{name}")
     with quiet():
         tokenizer = _load_tokenizer(folder, name)
-        module = _load_module(folder, name, pick_dtype(dtype, place), place)
+        module = _load_module(folder, name, config, pick_dtype(dtype, place), place)
     yield Progress("checking blocks", 1, 2, config["model_type"])
-    model = wrap(
-        module,
-        tokenizer,
-        name=name,
-        revision=revision,
-        quantisation=quantisation,
-        license=license,
-    )
-    yield Done(model)
+    about = {"revision": revision, "quantisation": quantisation, "license": license}
+    if "blockviz" in config:
+        yield Done(_opened(module, tokenizer, name=name, **about))
+    else:
+        yield Done(wrap(module, tokenizer, name=name, **about))
 
 
 def wrap(module: torch.nn.Module, tokenizer: object, *, name: str, **about: str) -> BlockModel:
@@ -133,6 +132,22 @@ def wrap(module: torch.nn.Module, tokenizer: object, *, name: str, **about: str)
     return model
 
 
+def _opened(module: torch.nn.Module, tokenizer: object, *, name: str, **about: str) -> BlockModel:
+    """A custom export of ours. Blocks that it lacks have no parameters; its maps are put in."""
+    flat = flattened(module, family_of(module))
+    model = wrap(flat.module, tokenizer, name=name, **about)
+    if not flat.maps and not flat.inputs:
+        return model
+    found = RepairedModel(model, PruningPlan())
+    for block, made in flat.inputs.items():
+        found.put_input(block, made)
+    for block, made in flat.maps.items():
+        found.put_map(block, made)
+    n_parameters = model.info.n_parameters + found.n_added
+    found.info = replace(model.info, n_parameters=n_parameters)
+    return found
+
+
 def known_families() -> tuple[tuple[str, tuple[str, ...]], ...]:
     """(family, its model types) for every row of the table."""
     return tuple((f.name, f.model_types) for f in FAMILIES)
@@ -150,19 +165,23 @@ def _load_tokenizer(folder: Path, name: str) -> object:
 
 
 def _load_module(
-    folder: Path, name: str, dtype: torch.dtype, device: torch.device
+    folder: Path, name: str, config: dict, dtype: torch.dtype, device: torch.device
 ) -> torch.nn.Module:
+    how = {
+        "dtype": dtype,
+        "device_map": device,
+        "attn_implementation": "sdpa",
+        "use_safetensors": True,
+        "local_files_only": True,
+        "output_loading_info": True,
+    }
     try:
-        module, found = transformers.AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=dtype,
-            device_map=device,
-            attn_implementation="sdpa",
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            output_loading_info=True,
-        )
+        if "blockviz" in config:
+            module, found = class_of_config(config).from_pretrained(folder, **how)
+        else:
+            module, found = transformers.AutoModelForCausalLM.from_pretrained(
+                folder, trust_remote_code=False, **how
+            )
     except (SafetensorError, RuntimeError) as error:
         raise BadSource(
             f"The weights of {name} were to be loaded.",

@@ -207,6 +207,6 @@ def find_blocks(module: nn.Module, family: Family) -> tuple[Block, ...]:
             path = family.module(block.part)
             modules = [layer.get_submodule(p) for p in (path, *family.norms(block.part))]
             size = sum(p.numel() for m in modules for p in m.parameters())
-            kv = kv_bytes if block.part == "attn" else 0
+            kv = kv_bytes if block.part == "attn" and size else 0
             blocks.append(Block(block, size, f"{family.layers}.{index}.{path}", kv))
     return tuple(blocks)

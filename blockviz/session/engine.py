@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import os
 import threading
+from dataclasses import replace
+from pathlib import Path
 
 from blockviz.compute_lock import ComputeLock, steps
 from blockviz.job_view import JobView
 from blockviz.jobs import Jobs
+from blockviz.models.convert import can_be_llama
 from blockviz.session.allowance import Allowance
 from blockviz.session.compare_views import CompareRequest
 from blockviz.session.comparing import check_compare
 from blockviz.session.estimating import estimate_search
 from blockviz.session.example import Example
+from blockviz.session.export_facts import mode_cards
+from blockviz.session.export_views import ExportRequest, ModeCard
+from blockviz.session.exporting import check_export
+from blockviz.session.exports import Exports
 from blockviz.session.judging import JUDGE_REMOVALS
 from blockviz.session.lens import read_lens
 from blockviz.session.live import LiveText, live_key, live_result, open_live_windows
@@ -73,6 +80,7 @@ class Engine(Work):
         self._shelf = self.store if is_hosted else JsonFolder(cache_dir() / "results")
         self._records = None if is_hosted else cache_dir() / "results"
         self._allowance = Allowance(self.limits.heavy_per_hour)
+        self._exports = Exports(cache_dir() / "exports")
         self._live_text = live_text
         self._demo_job, self._demo_lock = "", threading.Lock()
 
@@ -196,6 +204,32 @@ class Engine(Work):
         check_compare(model, request, self.limits)
         self._allowance.take(address)
         return self.jobs.submit("compare", lambda: self._compare(request), owner=owner)
+
+    def start_export(self, request: ExportRequest, *, owner: str, address: str = "") -> str:
+        """The id of a job whose result is {"export_key": ..., "warning": ...}; partial likewise.
+
+        Where it is written is decided here: the request's folder is not looked at.
+        """
+        check_export(request)
+        request.plan.check(self.info)
+        check_score(self.limits, request.evaluation)
+        if request.repair is not None:
+            check_fit(self.limits, request.repair)
+        self._allowance.take(address)
+        request = replace(request, n_copies=2, spare_bytes=self.limits.spare_disk_bytes)
+        return self.jobs.submit("export", lambda: self._export(request, owner), owner=owner)
+
+    @property
+    def export_root(self) -> Path:
+        """Where exports wait to be fetched; whoever knows a file's name there may have it."""
+        return self._exports.root
+
+    def export_modes(self, plan: PruningPlan) -> tuple[ModeCard, ...]:
+        """What each way of writing a plan would store; empty until the model is in memory."""
+        return () if self._model is None else mode_cards(self._model, plan.check(self.info))
+
+    def can_export_as_llama(self) -> bool:
+        return self._model is not None and can_be_llama(self._model)
 
     def lens(self, text: str, position: int = -1) -> Events:
         """Done(Lens) of a position of a text, ahead of any long job."""

@@ -19,6 +19,7 @@ from blockviz.session.opening import open_windows, provenance_of
 from blockviz.session.repair_space import NO_CORRECTION, check_repair
 from blockviz.session.repair_views import RepairRequest
 from blockviz.session.repairing import FitWindows, added_by, fitted, no_number, open_fit_windows
+from blockviz.session.speeding import SpeedRequest, skipping, time_rows
 from blockviz.session.views import ScoreRequest, Sizes
 from blockviz.types import (
     BlockId,
@@ -51,8 +52,9 @@ def evaluate_request(
     *,
     add_bos: bool | None = None,
     repair: RepairRequest | None = None,
+    speed: SpeedRequest | None = None,
 ) -> Events:
-    """Done(report): rows[0] the original, then the plan if there is one.
+    """Done(report): rows[0] the original, then the plan if there is one; `speed`: timed as well.
 
     `repair`: a row for each of its corrections of the plan, the bare plan only if `none` or `all`
     is among them; one that this model cannot have is named with the reason under `refused`.
@@ -66,6 +68,8 @@ def evaluate_request(
             "A next-token loss needs at least 2.",
             "Raise --seq-len.",
         )
+    if speed is not None:
+        speed.check()
     if tasks:
         special_prefix(model.tokenizer, add_bos=add_bos)
     windows = yield from passing(open_windows(model, request, "evaluation"))
@@ -76,6 +80,8 @@ def evaluate_request(
             yield from passing(report.row(_Variant(model, plan, plan.removed)))
         if repair is not None:
             yield from passing(report.corrected(replace(repair, plan=plan)))
+    if speed is not None:
+        yield from passing(report.timed(speed))
     yield Done(report.whole())
 
 
@@ -91,6 +97,12 @@ class _Variant:
     n_added: int = 0
     is_stock: bool = True
 
+    @property
+    def label(self) -> str:
+        """`original`, `pruned`, or `pruned + asc`."""
+        name = "pruned" if self.plan.removed else "original"
+        return name if self.correction == NO_CORRECTION else f"{name} + {self.correction}"
+
 
 @dataclass
 class _Report:
@@ -101,6 +113,9 @@ class _Report:
     tasks: Sequence[TaskSet]
     add_bos: bool | None
     rows: list[Row] = field(default_factory=list)
+    # What each row is run as when it is timed.
+    variants: list[_Variant] = field(default_factory=list)
+    speeds: dict[str, Any] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     warning: str = ""
 
@@ -110,6 +125,8 @@ class _Report:
             found["refused"] = dict(self.refused)
         if self.warning:
             found["warning"] = self.warning
+        if self.speeds:
+            found["speed"] = self.speeds
         return found
 
     def partial(self, *more: Row) -> Mapping[str, Any] | None:
@@ -131,6 +148,19 @@ class _Report:
             is_stock = bool(correction.folds) and not n_added
             variant = _Variant(repaired, request.plan, (), label, n_added, is_stock)
             yield from passing(self.row(variant))
+        yield Done(None)
+
+    def timed(self, request: SpeedRequest) -> Events:
+        """Done when every row has its speed; whole exports are entries of `speed` only."""
+        modules = {
+            variant.label: skipping(variant.model, PruningPlan(variant.removed))
+            for variant in self.variants
+        }
+        events = time_rows(self.model, modules, request)
+        self.speeds = yield from self._carried(events)
+        for row, variant in zip(self.rows, self.variants, strict=True):
+            for name in ("prefill_tokens_per_second", "decode_tokens_per_second"):
+                row[name] = self.speeds[variant.label][name]
         yield Done(None)
 
     def _carried(self, events: Events) -> Generator[Progress, None, Any]:
@@ -166,6 +196,7 @@ class _Report:
                     else:
                         yield replace(event, partial=self.partial(now))
         self.rows.append(row)
+        self.variants.append(variant)
         yield Done(row)
 
 

@@ -18,6 +18,7 @@ from blockviz.types import (
     Judgement,
     Lens,
     ModelInfo,
+    RepairTable,
     ScoreTable,
     SearchRun,
 )
@@ -44,6 +45,7 @@ class Example:
     lens: Lens | None = None
     search: SearchRun | None = None
     interactions: Interactions | None = None
+    repair: RepairTable | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -63,6 +65,7 @@ class Example:
             "lens": self.lens.to_json() if self.lens else None,
             "search": self.search.to_json() if self.search else None,
             "pairs": self.interactions.to_json() if self.interactions else None,
+            "repair": self.repair.to_json() if self.repair else None,
         }
 
     @classmethod
@@ -84,6 +87,7 @@ class Example:
             lens=Lens.from_json(data["lens"]) if data.get("lens") else None,
             search=SearchRun.from_json(data["search"]) if data.get("search") else None,
             interactions=Interactions.from_json(data["pairs"]) if data.get("pairs") else None,
+            repair=RepairTable.from_json(data["repair"]) if data.get("repair") else None,
         )
 
     @classmethod

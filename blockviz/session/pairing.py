@@ -83,7 +83,7 @@ def pairs_windows(
     all sets; the ledger must be that of this sample, see road_of.
     """
     units = yield from passing(
-        pooled(model, windows, request.text, model.info.units(request.unit), request.unit,
+        pooled(model, windows, request.text, model.info.candidates(request.unit), request.unit,
                request.pool)
     )  # fmt: skip
     memory = request.memory_bytes or int(SHARE * free_bytes() / shares.count)

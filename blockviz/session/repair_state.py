@@ -1,6 +1,6 @@
 """A fitted correction in a folder: its tensors as safetensors, and a JSON file that says of what.
 
-Nothing in the folder is ever run: maps are built from the classes of corrections/maps.py by name.
+Nothing in the folder is ever run: maps are built by name, from classes of ours.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
-from blockviz.corrections import Repair, maps
+from blockviz.corrections import Repair
 from blockviz.corrections.base import CORRECTIONS, Correction, Writing
 from blockviz.corrections.sparsifying import NoCorrection
 from blockviz.errors import BadInput, BadSource, BlockvizError
 from blockviz.models.model import BlockModel
+from blockviz.models.modeling_blockviz import MAPS as KINDS
 from blockviz.settings import label_of, parse_method
 from blockviz.types import BlockId, Provenance, PruningPlan
 
 SCHEMA = "blockviz/repair_state/1"
 TENSORS, STATE = "repair.safetensors", "repair.json"
-MAPS: dict[str, type[nn.Module]] = {c.__name__: c for c in maps.MAPS}
+MAPS: dict[str, type[nn.Module]] = {c.__name__: c for c in KINDS}
 
 
 def check_state(folder: Path) -> None:

@@ -12,6 +12,7 @@ from blockviz.metrics import METRICS, AblationMetric, GameMetric, TaskMetric
 from blockviz.rankings import Between, between, read_scores, tied_with
 from blockviz.search import PRESETS, STRATEGIES
 from blockviz.session.example import Example, load_contest
+from blockviz.session.exports import Exported
 from blockviz.session.findings import Findings, Intervals, findings_of, intervals_of, run_label
 from blockviz.session.repair_views import CorrectionCard
 from blockviz.session.search_views import PresetCard, StrategyCard
@@ -118,7 +119,9 @@ class Results:
         return tuple(CorrectionCard(**{name: getattr(c, name) for name in names}) for c in made)
 
     def repair_table(self, repair_key: str) -> RepairTable | None:
-        """The corrections of a plan that a finished job named; None if forgotten."""
+        """The corrections of the example, or those that a finished job named; None if forgotten."""
+        if repair_key == "example":
+            return self.example.repair if self.shows_example() else None
         return self.store.get(repair_key)
 
     @cached_property
@@ -129,6 +132,10 @@ class Results:
     def comparison(self, compare_key: str) -> Comparison | None:
         """The columns that a finished job named; None if forgotten."""
         return self.store.get(compare_key)
+
+    def exported(self, export_key: str) -> Exported | None:
+        """What a finished job wrote, or the checks of a running one; None if forgotten."""
+        return self.store.get(export_key)
 
     @property
     def example_lens(self) -> Lens | None:

@@ -170,7 +170,7 @@ def units_of(request: SearchRequest, info: ModelInfo) -> tuple[BlockId, ...]:
             "Protect fewer.",
         )
     kept = range(first, info.n_layers - last)
-    units = tuple(u for u in info.units(request.unit) if u.layer in kept)
+    units = tuple(u for u in info.candidates(request.unit) if u.layer in kept)
     if request.blocks is not None and request.blocks > len(units):
         raise BadInput(
             f"{request.blocks} units were to be removed.",

@@ -42,6 +42,8 @@ class Visitor:
     repairs: tuple[str, ...] = ("example",)
     # Every comparison this visitor has made of this model, oldest first.
     comparisons: tuple[str, ...] = ()
+    # The last export of this visitor.
+    export_key: str = ""
     removed: tuple[str, ...] = ()
     past: tuple[tuple[str, ...], ...] = ()
     future: tuple[tuple[str, ...], ...] = ()
@@ -201,6 +203,7 @@ class Limits:
     heavy_per_hour: int | None = None
     job_seconds: int | None = None
     bundled_only: bool = False
+    spare_disk_bytes: int = 0
 
     @classmethod
     def of(cls, mode: str, environ: Mapping[str, str]) -> Limits:
@@ -224,4 +227,5 @@ class Limits:
             heavy_per_hour=number("heavy_per_hour", 30),
             job_seconds=number("max_job_seconds", 600),
             bundled_only=True,
+            spare_disk_bytes=number("spare_disk_gib", 5) << 30,
         )

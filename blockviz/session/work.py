@@ -18,6 +18,9 @@ from blockviz.models.model import BlockModel
 from blockviz.session.compare_views import CompareRequest
 from blockviz.session.comparing import compare_request
 from blockviz.session.example import Example
+from blockviz.session.export_views import ExportRequest
+from blockviz.session.exporting import export_request
+from blockviz.session.exports import Exported, Exports, archive, archive_name
 from blockviz.session.judging import check_table, judge_windows
 from blockviz.session.kept import KeptResults, Shelf
 from blockviz.session.ledger import Ledger, open_ledger
@@ -38,6 +41,7 @@ from blockviz.types import (
     Comparison,
     Done,
     Events,
+    ExportReport,
     Interactions,
     Judgement,
     ModelInfo,
@@ -56,6 +60,7 @@ class Work(Results):
     limits: Limits
     lock: ComputeLock
     _shelf: Shelf
+    _exports: Exports
     # Where evaluations outlive the process; None: nowhere.
     _records: Path | None
 
@@ -171,6 +176,32 @@ class Work(Results):
             return {"compare_key": where, "warning": found.warning}
 
         yield from self._limited(compare_request(model, request, self.limits), keep)
+
+    def _export(self, request: ExportRequest, owner: str) -> Iterator[Progress | Done]:
+        """The folder of the request is one of ours, whatever was asked."""
+        model, _ = self._loaded()
+        place = self._exports.begin(owner)
+        of = archive_name(model.info.name, len(request.plan.removed), len(model.info.blocks))
+        asked = replace(request, folder=place / of)
+
+        def exported() -> Iterator[Progress | Done]:
+            report = yield from passing(export_request(model, asked))
+            yield from archive(asked.folder, report)
+
+        def keep(found: Exported | ExportReport) -> dict[str, str]:
+            whole = found if isinstance(found, Exported) else Exported(found)
+            where = key("export", place.name)
+            self.store.put(where, whole)
+            return {"export_key": where, "warning": ""}
+
+        is_there = False
+        try:
+            for event in self._limited(exported(), keep):
+                is_there = isinstance(event, Done)
+                yield event
+        finally:
+            if not is_there:
+                self._exports.drop(place)
 
     def _ledger(self, model: BlockModel, metric: Any, engine: str) -> Ledger:
         return open_ledger(model, metric, engine=engine, folder=self._records)

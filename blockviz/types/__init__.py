@@ -5,6 +5,7 @@ from blockviz.types.comparison import Comparison, ComparisonColumn
 from blockviz.types.contest import Answered, Contest, Entry
 from blockviz.types.data import CalibrationBatch, CalibrationSet, DataOrigin, Provenance
 from blockviz.types.events import Done, Events, Progress, passing, run
+from blockviz.types.export import CheckRow, ExportReport
 from blockviz.types.interactions import Interactions
 from blockviz.types.judgement import Judgement, Measured
 from blockviz.types.lens import Lens
@@ -55,6 +56,7 @@ __all__ = [
     "BlockStatistics",
     "CalibrationBatch",
     "CalibrationSet",
+    "CheckRow",
     "Chosen",
     "Comparison",
     "ComparisonColumn",
@@ -64,6 +66,7 @@ __all__ = [
     "Entry",
     "Events",
     "ExportMode",
+    "ExportReport",
     "Interactions",
     "Judgement",
     "Lens",

@@ -92,10 +92,19 @@ class ModelInfo:
             raise ValueError("blocks must be 0.attn, 0.mlp, 1.attn, ... for every layer")
 
     def units(self, unit: Unit) -> tuple[BlockId, ...]:
-        """The candidates of a unit, in order of depth."""
+        """All of a unit, in order of depth."""
         if unit == "layer":
             return tuple(BlockId(i, "layer") for i in range(self.n_layers))
         return tuple(b.id for b in self.blocks if unit in ("block", b.id.part))
+
+    def candidates(self, unit: Unit) -> tuple[BlockId, ...]:
+        """Those of a unit that can be removed: not what the model lacks already."""
+        return tuple(u for u in self.units(unit) if not {*u.parts} <= {*self.absent})
+
+    @property
+    def absent(self) -> tuple[BlockId, ...]:
+        """The blocks that a model lacks already, such as a custom export opened again."""
+        return tuple(b.id for b in self.blocks if not b.n_parameters)
 
     def parameters_of(self, blocks: Iterable[BlockId]) -> int:
         gone = {part for b in blocks for part in b.parts}

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 from blockviz.errors import BadPlan
 from blockviz.plots import row_name, visible
-from blockviz.session import ScoreRequest, Visitor
+from blockviz.session import Visitor
 from blockviz.session.compare_views import CompareRequest
 from blockviz.session.repair_views import RepairRequest
 from blockviz.types import RepairTable
 from blockviz.ui import inputs
-from blockviz.ui.job_handlers import MAX_SAMPLES, MAX_SEED, MAX_SEQ_LEN
+from blockviz.ui.job_handlers import MAX_SAMPLES
 from blockviz.ui.live_handlers import MAX_NEW_TOKENS
 from blockviz.ui.repair_cards import is_of
-from blockviz.ui.search_form import texts_to_search
-from blockviz.ui.words import TIMES, grouped
+from blockviz.ui.text_fields import text_of, title_of, windows_of
+from blockviz.ui.words import grouped
 
 if TYPE_CHECKING:
     from blockviz.session import Engine
@@ -69,10 +69,10 @@ def request_of(engine: Engine, visitor: Visitor, *form: Any) -> CompareRequest:
     repair = RepairRequest(
         plan=plan.check(engine.info),
         corrections=tuple(dict.fromkeys(named)),
-        text=_text(engine, raw, "compare", "fitted"),
+        text=text_of(engine, raw, "compare", "fitted", seed=raw["compare_seed"]),
         n_skip=inputs.whole(raw["compare_skip"], "The windows to skip", low=0, high=most),
         n_held=inputs.whole(raw["compare_held"], "The windows held out", low=0, high=most),
-        evaluation=_text(engine, raw, "against", "measured"),
+        evaluation=text_of(engine, raw, "against", "measured", seed=raw["compare_seed"]),
     )
     chars = limits.max_prompt_chars or MAX_PROMPT_CHARS
     longest = limits.max_new_tokens or MAX_NEW_TOKENS
@@ -86,18 +86,17 @@ def request_of(engine: Engine, visitor: Visitor, *form: Any) -> CompareRequest:
 
 def said(engine: Engine, request: CompareRequest) -> dict[str, str]:
     """What is fitted and measured on what, in words."""
-    titles = {value: label for label, value in texts_to_search(engine.limits)}
     repair = request.repair
     text, on = repair.text, repair.evaluation
     fitted = [name for name in repair.corrections if name != NONE]
     skipped = f", after the first {grouped(repair.n_skip)}" if repair.n_skip else ""
     fits = (
-        f"Fitted on {_windows(text)} = {grouped(text.n_samples * text.seq_len)} tokens of "
-        f"{titles.get(text.calibration, text.calibration)}{skipped}. "
+        f"Fitted on {windows_of(text)} = {grouped(text.n_samples * text.seq_len)} tokens of "
+        f"{title_of(engine, text)}{skipped}. "
     )
     return {
-        "text": f"{fits if fitted else ''}Perplexity is measured on {_windows(on)} of "
-        f"{titles.get(on.calibration, on.calibration)}"
+        "text": f"{fits if fitted else ''}Perplexity is measured on {windows_of(on)} of "
+        f"{title_of(engine, on)}"
         f"{', which no correction is fitted on' if fitted else ''}. Every text is greedy: always "
         "the likeliest next token, so that no seed plays a part.",
         "note": "A and B are the same correction: it gets one column."
@@ -108,27 +107,7 @@ def said(engine: Engine, request: CompareRequest) -> dict[str, str]:
     }
 
 
-def _windows(text: ScoreRequest) -> str:
-    return f"{grouped(text.n_samples)} {TIMES} {grouped(text.seq_len)}"
-
-
 def _last_table(engine: Engine, visitor: Visitor) -> RepairTable | None:
     """The visitor's newest table of corrections of the present model."""
     tables = (engine.repair_table(key) for key in reversed(visitor.repairs))
     return next((t for t in tables if t is not None and is_of(t, engine.info)), None)
-
-
-def _text(engine: Engine, raw: dict[str, Any], kind: str, what: str) -> ScoreRequest:
-    limits = engine.limits
-    offered = [value for _, value in texts_to_search(limits)]
-    most, longest = limits.n_samples or MAX_SAMPLES, limits.seq_len or MAX_SEQ_LEN
-    return ScoreRequest(
-        calibration=inputs.choice(raw[f"{kind}_text"], f"The {what} text", offered),
-        n_samples=inputs.whole(
-            raw[f"{kind}_samples"], f"The number of {what} windows", low=1, high=most
-        ),
-        seq_len=inputs.whole(
-            raw[f"{kind}_seq_len"], f"The length of {what} windows", low=2, high=longest
-        ),
-        seed=inputs.whole(raw["compare_seed"], "The seed", low=0, high=MAX_SEED),
-    )  # fmt: skip

@@ -16,7 +16,7 @@ from blockviz.ui.job_handlers import MAX_SAMPLES, MAX_SEQ_LEN
 from blockviz.ui.live_handlers import MAX_NEW_TOKENS
 from blockviz.ui.parts import heading, part
 from blockviz.ui.screen import Screen
-from blockviz.ui.search_form import texts_to_search
+from blockviz.ui.text_fields import number_field, text_field
 
 if TYPE_CHECKING:
     from blockviz.session import Engine
@@ -62,39 +62,24 @@ def _settings(screen: Screen, engine: Engine) -> None:
     n_new = limits.max_new_tokens or MAX_NEW_TOKENS
     with gr.Accordion("Advanced", open=False, elem_id="compare-advanced"):
         with gr.Row(elem_classes=["bv-fields"]):
-            _number(screen, "compare_new", "New tokens at most", min(48, n_new))
+            number_field(screen, "compare_new", "New tokens at most", min(48, n_new))
             screen.add("compare_chat", gr.Checkbox(
                 value=False, label="Prompt through the chat template", elem_id="compare-chat",
                 visible=engine.info.has_chat_template,
             ))  # fmt: skip
         with gr.Row(elem_classes=["bv-fields"]):
-            _text(screen, engine, "compare_text", "Fit on")
-            _number(screen, "compare_samples", "Windows", min(48, most))
-            _number(screen, "compare_seq_len", "Tokens each", min(512, longest))
-            _number(screen, "compare_skip", "Skip first", 0)
-            _number(screen, "compare_held", "Held out", min(8, most))
-            _number(screen, "compare_seed", "Seed", 42)
+            text_field(screen, engine, "compare_text", "Fit on")
+            number_field(screen, "compare_samples", "Windows", min(48, most))
+            number_field(screen, "compare_seq_len", "Tokens each", min(512, longest))
+            number_field(screen, "compare_skip", "Skip first", 0)
+            number_field(screen, "compare_held", "Held out", min(8, most))
+            number_field(screen, "compare_seed", "Seed", 42)
         with gr.Row(elem_classes=["bv-fields"]):
-            _text(screen, engine, "against_text", "Measure perplexity on")
-            _number(screen, "against_samples", "Its windows", min(16, most))
-            _number(screen, "against_seq_len", "Tokens of each", min(512, longest))
+            text_field(screen, engine, "against_text", "Measure perplexity on")
+            number_field(screen, "against_samples", "Its windows", min(16, most))
+            number_field(screen, "against_seq_len", "Tokens of each", min(512, longest))
     screen.add("compare_says", part("about", compare_cards.NO_WORDS, elem_id="compare-says"))
     with gr.Row(elem_classes=["bv-actions"]):
         screen.add("start_compare", gr.Button(
             NOTHING_CUT, variant="primary", interactive=False, elem_id="start-compare"
         ))  # fmt: skip
-
-
-def _text(screen: Screen, engine: Engine, name: str, label: str) -> None:
-    texts = list(texts_to_search(engine.limits))
-    screen.add(name, gr.Dropdown(
-        texts, value=texts[0][1], label=label, min_width=200, scale=2,
-        elem_id=name.replace("_", "-"),
-    ))  # fmt: skip
-
-
-def _number(screen: Screen, name: str, label: str, value: int) -> None:
-    """Without bounds of gradio's own: it would refuse a number without a word."""
-    screen.add(name, gr.Number(
-        value, label=label, precision=0, min_width=90, scale=1, elem_id=name.replace("_", "-")
-    ))  # fmt: skip

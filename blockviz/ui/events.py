@@ -11,6 +11,8 @@ from blockviz.ui.compare_events import wire_compare
 from blockviz.ui.compare_handlers import CompareHandlers
 from blockviz.ui.curves_handlers import OUTPUTS as CURVES
 from blockviz.ui.curves_handlers import CurvesHandlers
+from blockviz.ui.export_events import wire_export
+from blockviz.ui.export_handlers import ExportHandlers
 from blockviz.ui.insight_cards import PAGES
 from blockviz.ui.insight_handlers import InsightHandlers, card_outputs
 from blockviz.ui.job_handlers import JobHandlers
@@ -55,6 +57,7 @@ def wire(app: gr.Blocks, screen: Screen, engine: Engine, turns: Turns, jobs: Job
     opened = _job_events(app, screen, jobs)
     _repair_events(screen, RepairHandlers(engine, jobs), [*changes, opened])
     wire_compare(screen, CompareHandlers(engine, jobs), [*changes, opened], STARTED)
+    wire_export(screen, ExportHandlers(engine, jobs), [*changes, opened], STARTED)
     wishes = [change.then for change in (*changes, opened)]
     follow = {"inputs": (*WRITE_INPUTS, "shade"), "outputs": (*LIVE, "heat"), **COMPUTE}
     for trigger in (*wishes, screen["job"].settled):

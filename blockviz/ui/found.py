@@ -1,4 +1,4 @@
-"""What a search, pairs, a fit of corrections or a comparison has found, during and after."""
+"""What a search, pairs, corrections, a comparison or an export has come to, during and after."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from blockviz.ui.screen import Update
 
 MOST_SEARCHES = MOST_REPAIRS = MOST_COMPARISONS = 8
-KINDS = ("search", "pairs", "repair", "compare")
+KINDS = ("search", "pairs", "repair", "compare", "export")
 
 
 def found(job: JobView | None) -> tuple[str, str] | None:
@@ -38,6 +38,8 @@ def with_found(engine: Engine, visitor: Visitor, job: JobView | None) -> Visitor
     if kind == "compare" and visitor.comparisons[-1:] != (key,) and engine.comparison(key):
         others = (c for c in visitor.comparisons if c != key)
         return replace(visitor, comparisons=(*others, key)[-MOST_COMPARISONS:])
+    if kind == "export" and visitor.export_key != key and engine.exported(key):
+        return replace(visitor, export_key=key)
     return visitor
 
 
@@ -48,7 +50,9 @@ def step_of(engine: Engine, job: JobView | None) -> Update:
     pairs = engine.interactions(key) if kind == "pairs" else None
     table = engine.repair_table(key) if kind == "repair" else None
     columns = engine.comparison(key) if kind == "compare" else None
+    written = engine.exported(key) if kind == "export" else None
     sizes = (run and len(run.steps), pairs and len(pairs.pairs), table and len(table.rows),
-             columns and 1 + len(columns.columns))  # fmt: skip
+             columns and 1 + len(columns.columns),
+             written and 1 + len(written.report.rows))  # fmt: skip
     size = next(filter(None, sizes), 0)
     return {"found": kind, "step": f"{key} {size}"} if size else {}

@@ -13,6 +13,7 @@ from blockviz.errors import BadInput
 from blockviz.ui.compare_tab import build_compare
 from blockviz.ui.curves_tab import build_curves
 from blockviz.ui.events import wire
+from blockviz.ui.export_tab import build_export
 from blockviz.ui.frame import build_header, build_scoreboard
 from blockviz.ui.insight_tab import build_insights
 from blockviz.ui.job_handlers import NO_JOBS, JobHandlers
@@ -83,10 +84,15 @@ def _assembled(engine: Engine) -> tuple[gr.Blocks, JobHandlers]:
             with gr.Tab("Compare", id="compare") as compare:
                 screen.add("compare", compare)
                 build_compare(screen, engine)
+            with gr.Tab("Export", id="export") as export:
+                screen.add("export", export)
+                build_export(screen, engine)
             with gr.Tab("Learn", id="learn"):
                 build_learn()
         _first_paint(screen, first)
         wire(app, screen, engine, turns, jobs)
+    # Served where they lie: a copy of gigabytes for every download would fill the disk.
+    gr.set_static_paths([engine.export_root])
     return app, jobs
 
 

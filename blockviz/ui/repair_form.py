@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from blockviz.errors import BadInput, BadPlan
-from blockviz.session import ScoreRequest, Visitor
+from blockviz.session import Visitor
 from blockviz.session.repair_views import CorrectionCard, RepairRequest
 from blockviz.types import EXPORT_MODES
 from blockviz.ui import inputs
-from blockviz.ui.job_handlers import MAX_SAMPLES, MAX_SEED, MAX_SEQ_LEN
-from blockviz.ui.search_form import texts_to_search
-from blockviz.ui.words import TIMES, grouped
+from blockviz.ui.job_handlers import MAX_SAMPLES
+from blockviz.ui.text_fields import text_of, title_of, windows_of
+from blockviz.ui.words import grouped
 
 if TYPE_CHECKING:
     from blockviz.session import Engine
@@ -66,17 +66,16 @@ def request_of(
     return RepairRequest(
         plan=plan.check(engine.info),
         corrections=AUTO if is_auto else _corrections(engine, raw),
-        text=_text(engine, raw, "repair", "fitted"),
+        text=text_of(engine, raw, "repair", "fitted", seed=raw["repair_seed"]),
         n_skip=inputs.whole(raw["repair_skip"], "The windows to skip", low=0, high=most),
         n_held=n_held,
-        evaluation=_text(engine, raw, "measured", "measured"),
+        evaluation=text_of(engine, raw, "measured", "measured", seed=raw["repair_seed"]),
         export_mode=inputs.choice(raw["repair_mode"], "The way to export", EXPORT_MODES),
     )
 
 
 def said(engine: Engine, request: RepairRequest) -> dict[str, str]:
     """What is fitted, chosen and measured on what, and a caution where that is too little."""
-    titles = {value: label for label, value in texts_to_search(engine.limits)}
     text, on = request.text, request.evaluation
     n = text.n_samples * text.seq_len
     after = f", after the first {grouped(request.n_skip)}" if request.n_skip else ""
@@ -97,10 +96,10 @@ def said(engine: Engine, request: RepairRequest) -> dict[str, str]:
         *_slow(engine, request),
     ]  # fmt: skip
     return {
-        "text": f"Fitted on {_windows(text)} = {grouped(n)} tokens of "
-        f"{titles.get(text.calibration, text.calibration)}{after}. {held} "
-        f"Perplexity is measured on {_windows(on)} of "
-        f"{titles.get(on.calibration, on.calibration)}, which neither fits nor chooses.",
+        "text": f"Fitted on {windows_of(text)} = {grouped(n)} tokens of "
+        f"{title_of(engine, text)}{after}. {held} "
+        f"Perplexity is measured on {windows_of(on)} of "
+        f"{title_of(engine, on)}, which neither fits nor chooses.",
         "note": " ".join(filter(None, cautions)),
         "source": "",
         "address": "",
@@ -112,10 +111,6 @@ def _slow(engine: Engine, request: RepairRequest) -> list[str]:
     asked = {item.partition(":")[0] for item in request.corrections}
     cards = [card for card in engine.correction_cards() if card.is_experimental]
     return [f"{card.title}: {card.meaning}" for card in cards if card.name in asked]
-
-
-def _windows(text: ScoreRequest) -> str:
-    return f"{grouped(text.n_samples)} {TIMES} {grouped(text.seq_len)}"
 
 
 def _corrections(engine: Engine, raw: dict[str, Any]) -> tuple[str, ...]:
@@ -136,19 +131,3 @@ def _corrections(engine: Engine, raw: dict[str, Any]) -> tuple[str, ...]:
         inputs.choice(item.partition(":")[0], "A correction with settings", names)
     chosen = () if not ticked and written else inputs.choices(ticked, "Corrections", names)
     return tuple(dict.fromkeys((*chosen, *written)))
-
-
-def _text(engine: Engine, raw: dict[str, Any], kind: str, what: str) -> ScoreRequest:
-    limits = engine.limits
-    offered = [value for _, value in texts_to_search(limits)]
-    most, longest = limits.n_samples or MAX_SAMPLES, limits.seq_len or MAX_SEQ_LEN
-    return ScoreRequest(
-        calibration=inputs.choice(raw[f"{kind}_text"], f"The {what} text", offered),
-        n_samples=inputs.whole(
-            raw[f"{kind}_samples"], f"The number of {what} windows", low=1, high=most
-        ),
-        seq_len=inputs.whole(
-            raw[f"{kind}_seq_len"], f"The length of {what} windows", low=2, high=longest
-        ),
-        seed=inputs.whole(raw["repair_seed"], "The seed", low=0, high=MAX_SEED),
-    )  # fmt: skip

@@ -14,7 +14,7 @@ from blockviz.ui.parts import heading, part
 from blockviz.ui.repair_form import MAX_MORE_CHARS, MODES, usual
 from blockviz.ui.repair_rows import NO_ROWS
 from blockviz.ui.screen import Screen
-from blockviz.ui.search_form import texts_to_search
+from blockviz.ui.text_fields import text_field
 
 if TYPE_CHECKING:
     from blockviz.session import Engine
@@ -53,7 +53,7 @@ def _settings(screen: Screen, engine: Engine) -> None:
     limits = engine.limits
     most, longest = limits.n_samples or MAX_SAMPLES, limits.seq_len or MAX_SEQ_LEN
     with gr.Row(elem_classes=["bv-fields"]):
-        _text(screen, engine, "repair_text", "Fit on")
+        text_field(screen, engine, "repair_text", "Fit on")
         _number(screen, "repair_samples", "Windows", min(48, most), 1, most)
         _number(screen, "repair_seq_len", "Tokens each", min(512, longest), 2, longest)
         _number(screen, "repair_skip", "Skip first", 0, 0, most)
@@ -66,7 +66,7 @@ def _settings(screen: Screen, engine: Engine) -> None:
             max_lines=3, max_length=MAX_MORE_CHARS, elem_id="corrections-more",
         ))  # fmt: skip
         with gr.Row(elem_classes=["bv-fields"]):
-            _text(screen, engine, "measured_text", "Measure perplexity on")
+            text_field(screen, engine, "measured_text", "Measure perplexity on")
             _number(screen, "measured_samples", "Its windows", min(16, most), 1, most)
             _number(screen, "measured_seq_len", "Tokens of each", min(512, longest), 2, longest)
         screen.add("repair_mode", gr.Dropdown(
@@ -102,14 +102,6 @@ def _one(screen: Screen) -> None:
 
 def _titled(card: CorrectionCard) -> str:
     return f"{card.title} (experimental)" if card.is_experimental else card.title
-
-
-def _text(screen: Screen, engine: Engine, name: str, label: str) -> None:
-    texts = list(texts_to_search(engine.limits))
-    screen.add(name, gr.Dropdown(
-        texts, value=texts[0][1], label=label, min_width=200, scale=2,
-        elem_id=name.replace("_", "-"),
-    ))  # fmt: skip
 
 
 def _number(screen: Screen, name: str, label: str, value: int, low: int, high: int) -> None:

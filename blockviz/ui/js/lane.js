@@ -8,6 +8,7 @@ draw((v) => {
   if (v.step && v.step !== step && v.found === "pairs") trigger("paired", {});
   if (v.step && v.step !== step && v.found === "repair") trigger("fitted", {});
   if (v.step && v.step !== step && v.found === "compare") trigger("compared", {});
+  if (v.step && v.step !== step && v.found === "export") trigger("exported", {});
   step = v.step || step;
   root.hidden = !v.text;
   root.dataset.state = v.state;

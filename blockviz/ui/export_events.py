@@ -1,0 +1,38 @@
+"""Which trigger of the Export tab calls which handler."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import gradio as gr
+
+from blockviz.ui.export_cards import OUTPUTS
+from blockviz.ui.export_form import FORM
+from blockviz.ui.export_handlers import DESCRIBED, ExportHandlers
+from blockviz.ui.screen import Screen
+
+
+def wire_export(
+    screen: Screen,
+    export: ExportHandlers,
+    changes: Sequence[gr.events.Dependency],
+    started: Sequence[str],
+) -> None:
+    """A change of plan or settings is described; checks are drawn as they are done.
+
+    changes: of the plan; started: what a job that begins is written into.
+    """
+    last, own = {"trigger_mode": "always_last"}, ("visitor", "jobs")
+    numbers = [n for n in FORM if isinstance(screen[n], gr.Number)]
+    settled = (
+        *(change.then for change in changes), screen["export"].select, screen["job"].settled,
+        *(screen[name].blur for name in numbers), *(screen[name].submit for name in numbers),
+        *(screen[name].input for name in FORM if name not in numbers),
+    )  # fmt: skip
+    for trigger in settled:
+        screen.listen(trigger, export.describe, inputs=(*own, *FORM), outputs=DESCRIBED, **last)
+    screen.listen(screen["job"].exported, export.draw, inputs=own, outputs=OUTPUTS, **last)
+    screen.listen(
+        screen["start_export"].click, export.start, inputs=(*own, *FORM),
+        outputs=(*started, *OUTPUTS),
+    )  # fmt: skip

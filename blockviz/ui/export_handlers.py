@@ -1,0 +1,71 @@
+"""What the Export tab does: settings to a request, its start, its checks, and the file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from blockviz.errors import BlockvizError
+from blockviz.session import Visitor
+from blockviz.ui import export_cards, export_form
+from blockviz.ui.compare_cards import NO_WORDS
+from blockviz.ui.compare_form import NONE, choices
+from blockviz.ui.drawing import Drawing
+from blockviz.ui.job_handlers import JobHandlers
+from blockviz.ui.repair_rows import blocks
+from blockviz.ui.screen import Call, Update
+
+if TYPE_CHECKING:
+    from blockviz.session import Engine
+
+DESCRIBED = ("export_says", "export_mode", "export_fix", "export_llama", "start_export",
+             *export_cards.OUTPUTS)  # fmt: skip
+START, NOTHING_CUT = "Write and check", "Nothing is removed yet"
+
+
+class ExportHandlers:
+    """Handlers get the form's values in the order of `export_form.FORM`."""
+
+    def __init__(self, engine: Engine, jobs: JobHandlers) -> None:
+        self.engine, self.jobs, self.drawing = engine, jobs, Drawing(engine)
+
+    def describe(self, call: Call, visitor: Visitor, jobs: Any, *form: Any) -> Update:
+        """A setting or the plan has changed: what would be written, and what is stale by now."""
+        n = len(visitor.removed)
+        has_cuts = bool(n) and visitor.model_key == self.engine.model_key
+        cards, words = (), NO_WORDS
+        offered = choices(self.engine, visitor)
+        fix = form[export_form.FORM.index("export_fix")]
+        try:
+            plan = visitor.plan()
+            cards = self.engine.export_modes(plan) if has_cuts else ()
+            request = export_form.request_of(self.engine, visitor, *form)
+            words = export_form.said(self.engine, request, cards)
+        except BlockvizError as error:
+            words = {**NO_WORDS, **({"text": str(error)} if n else {})}
+        return {
+            **export_cards.drawn(self.engine, visitor, self.jobs.own_job(jobs)),
+            "export_says": words,
+            "export_mode": gr.update(choices=export_form.mode_choices(cards)),
+            "export_fix": gr.update(
+                choices=offered, value=fix if fix in [v for _, v in offered] else NONE
+            ),
+            "export_llama": gr.update(visible=self.engine.can_export_as_llama()),
+            "start_export": gr.update(
+                value=f"{START} without {blocks(n)}" if n else NOTHING_CUT, interactive=has_cuts
+            ),
+        }
+
+    def start(self, call: Call, visitor: Visitor, jobs: Any, *form: Any) -> Update:
+        """The button that writes."""
+        request = export_form.request_of(self.engine, visitor, *form)
+        self.drawing.check_model(visitor)
+        who = {"owner": call.session, "address": call.address}
+        started = self.jobs.begin(jobs, lambda: self.engine.start_export(request, **who))
+        job = self.jobs.own_job(started["jobs"])
+        return {**started, **export_cards.drawn(self.engine, visitor, job)}
+
+    def draw(self, call: Call, visitor: Visitor, jobs: Any) -> Update:
+        """A check is done, or the job has ended."""
+        return export_cards.drawn(self.engine, visitor, self.jobs.own_job(jobs))

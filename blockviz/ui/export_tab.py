@@ -1,0 +1,71 @@
+"""The Export tab: how the pruned model is written, every check of it, and the file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import gradio as gr
+
+from blockviz.session import Visitor
+from blockviz.ui.compare_cards import NO_WORDS
+from blockviz.ui.compare_form import choices, usual
+from blockviz.ui.export_cards import NO_CHECKS, NO_FILE
+from blockviz.ui.export_form import mode_choices
+from blockviz.ui.export_handlers import NOTHING_CUT
+from blockviz.ui.job_handlers import MAX_SAMPLES, MAX_SEQ_LEN
+from blockviz.ui.parts import heading, part
+from blockviz.ui.screen import Screen
+from blockviz.ui.text_fields import number_field, text_field
+
+if TYPE_CHECKING:
+    from blockviz.session import Engine
+
+
+def build_export(screen: Screen, engine: Engine) -> None:
+    """The form, the checks, the file."""
+    with gr.Column(elem_classes=["bv-panel"], elem_id="export-form"):
+        heading(
+            "A model that loads elsewhere",
+            "Written, loaded again by a fresh process, and offered only if it is what was shown.",
+        )
+        _settings(screen, engine)
+    with gr.Column(elem_classes=["bv-panel"], elem_id="export-state"):
+        screen.add("export_note", part("note", {"text": ""}, elem_id="export-note"))
+    with gr.Column(elem_classes=["bv-panel", "bv-card"], elem_id="export-card"):
+        screen.add("export_checks", part("checks", NO_CHECKS, elem_id="export-checks"))
+        with gr.Row(elem_classes=["bv-actions"]):
+            screen.add("export_file", gr.DownloadButton(
+                NO_FILE, interactive=False, variant="primary", elem_id="export-file"
+            ))  # fmt: skip
+
+
+def _settings(screen: Screen, engine: Engine) -> None:
+    limits, visitor = engine.limits, Visitor()
+    offered, first = choices(engine, visitor), usual(engine, visitor)[0]
+    screen.add("export_mode", gr.Radio(
+        mode_choices(()), value="stock-compact", label="How it is written", elem_id="export-mode"
+    ))  # fmt: skip
+    screen.add("export_fix", gr.Dropdown(
+        offered, value=first, label="Repair", min_width=200, elem_id="export-fix"
+    ))  # fmt: skip
+    screen.add("export_llama", gr.Checkbox(
+        value=False, label="As a Llama, which has a place for every bias", visible=False,
+        elem_id="export-llama",
+    ))  # fmt: skip
+    most, longest = limits.n_samples or MAX_SAMPLES, limits.seq_len or MAX_SEQ_LEN
+    with gr.Accordion("Advanced", open=False, elem_id="export-advanced"):
+        with gr.Row(elem_classes=["bv-fields"]):
+            text_field(screen, engine, "export_text", "Fit on")
+            number_field(screen, "export_samples", "Windows", min(48, most))
+            number_field(screen, "export_seq_len", "Tokens each", min(512, longest))
+            number_field(screen, "export_skip", "Skip first", 0)
+            number_field(screen, "export_seed", "Seed", 42)
+        with gr.Row(elem_classes=["bv-fields"]):
+            text_field(screen, engine, "shown_text", "Measure perplexity on")
+            number_field(screen, "shown_samples", "Its windows", min(16, most))
+            number_field(screen, "shown_seq_len", "Tokens of each", min(512, longest))
+    screen.add("export_says", part("about", NO_WORDS, elem_id="export-says"))
+    with gr.Row(elem_classes=["bv-actions"]):
+        screen.add("start_export", gr.Button(
+            NOTHING_CUT, variant="primary", interactive=False, elem_id="start-export"
+        ))  # fmt: skip

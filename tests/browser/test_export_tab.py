@@ -1,0 +1,64 @@
+"""The Export tab in a real Chromium, on the fake engine: checks arrive, the file comes down."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import expect
+from test_search_tab import PAST_THE_EDGE, tab
+
+pytestmark = pytest.mark.browser
+
+PLAN = "?remove=7.attn,18.attn,18.mlp"
+
+
+def opened(visit, served, query="", **options):
+    page = visit(served, query, **options)
+    if page.get_by_role("tab", name="Export", exact=True).is_visible():
+        tab(page, "Export")
+        return page
+    page.locator("#tabs .overflow-menu > button").click()
+    page.locator("#tabs .overflow-dropdown").get_by_text("Export", exact=True).click()
+    return page
+
+
+@pytest.mark.parametrize("width", [1440, 390])
+def test_checks_arrive_one_by_one_and_then_the_file(serve, visit, width):
+    page = opened(visit, serve(step=0.1), PLAN, viewport={"width": width, "height": 900})
+    expect(page.locator("#start-export")).to_have_text("Write and check without 3 blocks")
+    expect(page.locator("#export-mode")).to_contain_text("With a modelling file (−3.3")
+    expect(page.locator("#export-checks")).to_be_hidden()
+    expect(page.locator("#export-file")).to_be_hidden()
+    page.locator("#start-export").click()
+    expect(page.locator("#export-note")).to_contain_text("Writing: the file is offered once")
+    expect(page.locator("#export-checks li").first).to_contain_text("passed")
+    expect(page.locator("#export-checks")).to_contain_text("10 of 10 checks passed")
+    expect(page.locator("#export-file")).to_have_text("Download ZIP, 100 B")
+    with page.expect_download() as download:
+        page.locator("#export-file").click()
+    assert download.value.suggested_filename == "blockviz-demo-3of60.zip"
+    assert download.value.path().read_bytes() == b"PK" + bytes(98)
+    assert page.evaluate(PAST_THE_EDGE) == []
+
+
+def test_another_plan_makes_the_file_stale_and_it_stays(serve, visit):
+    page = opened(visit, serve(), PLAN)
+    page.locator("#start-export").click()
+    expect(page.locator("#export-file")).to_be_enabled()
+    tab(page, "Map")
+    page.locator('[data-block="12.mlp"]').click()
+    tab(page, "Export")
+    expect(page.locator("#export-note")).to_contain_text("another set is off on the Map now")
+    expect(page.locator("#export-file")).to_be_enabled()
+    expect(page.locator("#start-export")).to_have_text("Write and check without 4 blocks")
+
+
+def test_without_cuts_nothing_can_be_written(serve, visit):
+    page = opened(visit, serve(), "?remove=")
+    expect(page.locator("#start-export")).to_be_disabled()
+
+
+def test_hostile_words_stay_text(serve, visit):
+    page = opened(visit, serve(is_hostile=True), PLAN)
+    page.locator("#start-export").click()
+    expect(page.locator("#export-checks")).to_contain_text("10 of 10 checks passed")
+    assert page.evaluate("window.pwned") is None
