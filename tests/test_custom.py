@@ -47,27 +47,13 @@ def repaired(model: BlockModel, correction: Correction | None, removed: tuple[st
     return run(fit(model, plan, correction, tiny.windows(8, 20)))
 
 
-def gap(module: torch.nn.Module, hooked: BlockModel) -> float:
-    gaps = []
-    for batch in (tiny.batch(), tiny.batch(2, 7, lengths=(7, 4))):
-        mask = batch.attention_mask
-        with torch.inference_mode():
-            logits = module(
-                input_ids=batch.input_ids,
-                attention_mask=None if bool(mask.all()) else mask,
-                use_cache=False,
-            ).logits
-        gaps.append(tiny.distance(logits[mask], hooked.logits(batch)[mask]))
-    return max(gaps)
-
-
 @pytest.mark.parametrize("case", FAMILIES)
 @pytest.mark.parametrize("removed", PLANS, ids=",".join)
 def test_half_layers_are_gone_and_the_logits_stay(case: str, removed: tuple[str, ...]):
     model = tiny.model(case)
     repair = repaired(model, None, removed)
     module = custom_module(model, repair)
-    assert gap(module, repaired_model(model, repair)) < 1e-5
+    assert tiny.gap(module, repaired_model(model, repair)) < 1e-5
     n = model.info.n_parameters - model.info.parameters_of(repair.plan.removed)
     assert sum(p.numel() for p in module.parameters()) == n == custom_parameters(model, repair)
 
@@ -79,7 +65,7 @@ def test_maps_act_where_they_did(case: str, correction: Correction):
     for removed in PLANS[1:] if case != "neox" else PLANS[:1]:
         repair = repaired(model, correction, removed)
         module = custom_module(model, repair)
-        assert gap(module, repaired_model(model, repair)) < 1e-5
+        assert tiny.gap(module, repaired_model(model, repair)) < 1e-5
 
 
 @pytest.mark.parametrize("case", FAMILIES)
@@ -136,7 +122,7 @@ def test_an_export_opened_again_is_the_model_that_was_written(
     n = sum(b.n_parameters > 0 for b in found.info.blocks)
     assert n == 8 - len(repair.plan.removed)
     again = assembled(found, no_repair(tiny.plan()), "custom")
-    assert gap(again.module, hooked) < 1e-5
+    assert tiny.gap(again.module, hooked) < 1e-5
     assert again.n_parameters == assembled(model, repair, "custom").n_parameters
 
 

@@ -54,25 +54,10 @@ def stock(whole: BlockModel, repair: Repair, pack=packed) -> nn.Module:
     return stock_module(folded.model, whole, slots)
 
 
-def gap(found: nn.Module, hooked: BlockModel) -> float:
-    """The largest distance of logits, on whole and on padded windows."""
-    gaps = []
-    for batch in (tiny.batch(), tiny.batch(2, 7, lengths=(7, 4))):
-        mask = batch.attention_mask
-        with torch.inference_mode():
-            logits = found(
-                input_ids=batch.input_ids,
-                attention_mask=None if bool(mask.all()) else mask,
-                use_cache=False,
-            ).logits
-        gaps.append(tiny.distance(logits[mask], hooked.logits(batch)[mask]))
-    return max(gaps)
-
-
 def same(whole: BlockModel, repair: Repair, bound: float = 1e-5, **how) -> nn.Module:
     before = [p.clone() for p in whole.module.parameters()]
     found = stock(whole, repair, **how)
-    assert gap(found, repaired_model(whole, repair)) < bound
+    assert tiny.gap(found, repaired_model(whole, repair)) < bound
     assert all(torch.equal(a, b) for a, b in zip(before, whole.module.parameters(), strict=True))
     return found
 
@@ -152,7 +137,7 @@ def test_f2c_a_family_without_biases_can_become_a_llama(case: str):
     with pytest.raises(UnsupportedModel, match="there is none"):
         fold(model, repair)
     found = stock(llama, repair)
-    assert gap(found, repaired_model(model, repair)) < 1e-5
+    assert tiny.gap(found, repaired_model(model, repair)) < 1e-5
 
 
 def test_a_window_that_slides_is_no_llama():

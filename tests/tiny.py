@@ -166,3 +166,18 @@ def distance(found: torch.Tensor, expected: torch.Tensor) -> float:
         return float("inf")
     gap = (found.double() - expected.double()).abs().max()
     return float(gap / expected.double().abs().max().clamp_min(1e-30))
+
+
+def gap(found: torch.nn.Module, expected: BlockModel) -> float:
+    """The largest distance of a module's logits to a model's, on whole and on padded windows."""
+    gaps = []
+    for given in (batch(), batch(2, 7, lengths=(7, 4))):
+        mask = given.attention_mask
+        with torch.inference_mode():
+            logits = found(
+                input_ids=given.input_ids,
+                attention_mask=None if bool(mask.all()) else mask,
+                use_cache=False,
+            ).logits
+        gaps.append(distance(logits[mask], expected.logits(given)[mask]))
+    return max(gaps)

@@ -15,9 +15,8 @@ from torch import nn
 
 from blockviz.corrections.base import Repair
 from blockviz.corrections.places import Stretch, stretches_of
-from blockviz.errors import UnsupportedModel
 from blockviz.export.biases import add_bias, add_read_bias
-from blockviz.export.parts import in_weights, joined
+from blockviz.export.parts import in_weights, joined, no_place
 from blockviz.export.slots import MlpSlot, slot_of
 from blockviz.models.model import BlockModel
 from blockviz.models.modeling_blockviz import Channels, Residual, Shift
@@ -89,7 +88,7 @@ class _Folding:
             self.slots[block].fill(self.model)
             self.rules.append("maps of the normed stream stand where an MLP was")
         elif stretch is None:
-            raise _no_place(block, "It stands where nothing was removed.")
+            raise no_place(block, "It stands where nothing was removed.")
         elif _is_affine(module) and (stretch.alive or module.shift is None):
             self._affine(block, stretch, module)
         else:
@@ -99,7 +98,7 @@ class _Folding:
         """alpha u + beta = alpha (u + beta / alpha): the constant first, behind it the factor."""
         factor = float(module.scale.flatten()[0]) if isinstance(module, Channels) else 1.0
         if factor <= 0:
-            raise _no_place(block, "Its factor is not above 0.")
+            raise no_place(block, "Its factor is not above 0.")
         if module.shift is not None:
             add_bias(self.model, stretch.alive[-1], module.shift / factor)
             self.rules.append("constants became biases of the blocks in front")
@@ -115,7 +114,7 @@ class _Folding:
             isinstance(module, Residual) and module.norm is None
         )
         if not is_linear or (positions and not isinstance(module, Shift)):
-            raise _no_place(block, "What it maps is not the row of a word alone.")
+            raise no_place(block, "What it maps is not the row of a word alone.")
         ids = torch.arange(source.weight.shape[0], device=source.weight.device)
         with torch.no_grad():
             rows = source(ids).float()
@@ -136,7 +135,7 @@ class _Folding:
         layer, path = self.model.layers[block.layer], family.norms(block.part)[0]
         other = "mlp" if block.part == "attn" else "attn"
         if not isinstance(module, Channels) or path in family.norms(other):
-            raise _no_place(block, "What it reads is not changed channel by channel, or is shared.")
+            raise no_place(block, "What it reads is not changed channel by channel, or is shared.")
         norm = layer.get_submodule(path)
         offset = gain_offset(norm)
         gain = (norm.weight.float() + offset) * module.scale - offset
@@ -216,12 +215,3 @@ def _positions(model: BlockModel) -> list[nn.Embedding]:
 
 def _parameter(wide: torch.Tensor, like: torch.Tensor) -> nn.Parameter:
     return nn.Parameter(wide.to(like).contiguous(), requires_grad=False)
-
-
-def _no_place(block: BlockId, why: str) -> UnsupportedModel:
-    return UnsupportedModel(
-        f"A repair was to be put into stock weights; behind {block} it maps the stream.",
-        why,
-        "Export as custom, which carries such maps, or use a repair of weights such as "
-        "writer_refit.",
-    )

@@ -9,6 +9,7 @@ from torch import nn
 
 from blockviz.corrections.base import Repair
 from blockviz.corrections.sparsifying import NoCorrection
+from blockviz.errors import UnsupportedModel
 from blockviz.models.model import BlockModel
 from blockviz.models.repaired import RepairedModel
 from blockviz.types import BlockId, PruningPlan
@@ -62,3 +63,13 @@ def sharing(model: BlockModel, *others: BlockModel) -> dict[int, object]:
 def copied(module: nn.Module, shared: dict[int, object]) -> nn.Module:
     """A new copy each time: what was copied once is not handed out again."""
     return copy.deepcopy(module, dict(shared))
+
+
+def no_place(block: BlockId, why: str) -> UnsupportedModel:
+    """A map of the stream for which stock weights have none."""
+    return UnsupportedModel(
+        f"A repair was to be put into stock weights; at {block} it maps the stream.",
+        why,
+        "Export as custom, which carries such maps, or use a repair of weights such as "
+        "writer_refit.",
+    )

@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn import functional
 
 from blockviz.corrections.places import Stretch
-from blockviz.errors import UnsupportedModel
 from blockviz.export.biases import make_bias
+from blockviz.export.parts import no_place
 from blockviz.models.model import BlockModel
 from blockviz.models.modeling_blockviz import Gated, Residual
 from blockviz.models.repaired import RepairedModel
@@ -76,30 +76,21 @@ def slot_of(whole: BlockModel, stretch: Stretch, module: nn.Module) -> MlpSlot:
     is_normed = isinstance(module, Residual) and module.norm is not None
     places = [b for b in stretch.gap if b.part == "mlp" and whole.info.parameters_of((b,))]
     if not is_normed and not isinstance(module, Gated):
-        raise _refused(stretch.last, "A map of the whole stream is no linear map of what is added.")
+        raise no_place(stretch.last, "A map of the whole stream is no linear map of what is added.")
     if not places:
-        raise _refused(stretch.last, "No MLP was removed there, whose place it could take.")
+        raise no_place(stretch.last, "No MLP was removed there, whose place it could take.")
     mlp, family = whole.part(places[-1]), whole.family
     parts = [getattr(mlp, name, None) for name in ("gate_proj", "up_proj", "down_proj")]
     is_gated = all(isinstance(part, nn.Linear) for part in parts)
     activation = getattr(whole.module.config, "hidden_act", "")
     if not is_gated or activation not in ("silu", "swish") or family.mlp_join != family.mlp:
-        raise _refused(places[-1], f"An MLP of {family.name} cannot compute it.")
+        raise no_place(places[-1], f"An MLP of {family.name} cannot compute it.")
     width = len(module.matrix) if is_normed else module.gate.shape[1]
     if width > parts[1].out_features:
-        raise _refused(places[-1], f"It needs a width of {width}, the MLP has less.")
+        raise no_place(places[-1], f"It needs a width of {width}, the MLP has less.")
     if is_normed and parts[0].bias is None and not family.mlp_bias_key:
-        raise _refused(places[-1], f"It needs biases, which an MLP of {family.name} has not.")
+        raise no_place(places[-1], f"It needs biases, which an MLP of {family.name} has not.")
     return MlpSlot(places[-1], module)
-
-
-def _refused(block: BlockId, why: str) -> UnsupportedModel:
-    return UnsupportedModel(
-        f"A repair was to be put into stock weights; at {block} it maps the stream.",
-        why,
-        "Export as custom, which carries such maps, or use a repair of weights such as "
-        "writer_refit.",
-    )
 
 
 def _none(module: nn.Linear) -> torch.Tensor:

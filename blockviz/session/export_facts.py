@@ -73,6 +73,9 @@ def _notes(model: BlockModel, repair: Repair, found: Assembled) -> Iterator[str]
     yield from (f"{rule[:1].upper()}{rule[1:]}." for rule in found.rules)
     if found.mode == "custom":
         yield "It is loaded with its own modelling file; llama.cpp and vLLM cannot load it."
+    else:
+        name = type(found.module).__name__
+        yield f"A plain {name}: what loads that, such as llama.cpp's converter or vLLM, loads this."
 
 
 def _share(n_parameters: int, model: BlockModel) -> str:
