@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from export_checks import check_here
 from test_cli import folder, own_cache, refusal, text
 from transformers import AutoModelForCausalLM
 
@@ -16,6 +17,11 @@ __all__ = ["folder", "own_cache", "text"]
 DATA = ("--n-samples", "3", "--seq-len", "24", "--dtype", "float32")
 FIT = ("--fit-samples", "6", "--fit-seq-len", "32")
 PLAN = ("--remove", "1.attn,2.mlp")
+
+
+@pytest.fixture(autouse=True)
+def _here(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_here(monkeypatch)
 
 
 def asked(folder: Path, text: Path, out: Path, *more: str) -> list[str]:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from export_checks import check_here
 
 from blockviz.corrections import Mean, Ridge, WriterRefit, fit, repaired_model
 from blockviz.errors import BadInput, BadSource, ExportMismatch, OverLimit, UnsupportedModel
@@ -53,7 +54,7 @@ for line in sys.stdin:
         folder, trust_remote_code=is_custom == "1", output_loading_info=True)
     wrong = [*info["missing_keys"], *info["unexpected_keys"], *info["mismatched_keys"]]
     ids = torch.arange(6)[None] + 3
-    how = {"max_new_tokens": 12, "do_sample": False, "pad_token_id": 0, "use_cache": True}
+    how = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0, "use_cache": True}
     with torch.inference_mode():
         logits = model(input_ids=ids).logits[0].tolist()
         texts = [model.generate(ids, **{**how, "use_cache": c})[0].tolist() for c in (True, False)]
@@ -117,6 +118,11 @@ def test_t_exp_2_every_export_loads_in_plain_transformers(case: str, tmp_path: P
         assert found["texts"][0] == found["texts"][1]
         is_custom = folder.endswith("custom")
         assert (found["class"] == "BlockvizForCausalLM") == is_custom
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_here(monkeypatch)
 
 
 @pytest.fixture
@@ -186,7 +192,9 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = root / "words.txt"
     path.write_text(" ".join(f"w{i * 7 % tiny.VOCAB}" for i in range(600)), encoding="utf-8")
     text = ScoreRequest(calibration=str(path), n_samples=2, seq_len=16)
-    written(tiny.model("llama"), text, root / "out")
+    with pytest.MonkeyPatch.context() as patch:
+        check_here(patch)
+        written(tiny.model("llama"), text, root / "out")
     return root / "out"
 
 
@@ -233,11 +241,13 @@ def test_a_folder_that_is_no_export_is_refused(tmp_path: Path):
         list(verify(tmp_path))
 
 
+@pytest.mark.usefixtures("here")
 def test_a_check_that_fails_leaves_nothing(words: ScoreRequest, tmp_path: Path, monkeypatch):
     monkeypatch.setattr(exporting, "_bound", lambda *_: -1.0)
     with pytest.raises(ExportMismatch, match="'fold' failed"):
         written(tiny.model("llama"), words, tmp_path / "out")
     monkeypatch.undo()
+    check_here(monkeypatch)
     real = exporting.write_texts
 
     def wrong(folder: Path, *args: Any, **how: Any) -> None:
@@ -251,7 +261,7 @@ def test_a_check_that_fails_leaves_nothing(words: ScoreRequest, tmp_path: Path, 
 
 
 def test_a_cancelled_export_leaves_nothing_and_a_killed_one_is_cleared_away(
-    words: ScoreRequest, tmp_path: Path
+    words: ScoreRequest, tmp_path: Path, monkeypatch
 ):
     request = ExportRequest(tiny.plan("1.attn"), tmp_path / "out", evaluation=words)
     events = export_request(tiny.model("llama"), request)
@@ -265,6 +275,7 @@ def test_a_cancelled_export_leaves_nothing_and_a_killed_one_is_cleared_away(
     done = subprocess.Popen([sys.executable, "-c", "pass"])
     done.wait()
     (tmp_path / f".out.blockviz-{done.pid}").mkdir()
+    check_here(monkeypatch)
     run(export_request(tiny.model("llama"), request))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "words.txt"]
 
@@ -295,6 +306,7 @@ def test_bad_requests_are_refused_before_any_work(words: ScoreRequest, tmp_path:
         written(tiny.model("llama"), words, tmp_path / "out")
 
 
+@pytest.mark.usefixtures("here")
 def test_a_saved_state_is_written_with_its_plan(words: ScoreRequest, tmp_path: Path):
     model = tiny.model("llama")
     repair = run(fit(model, tiny.plan("1.attn", "2.mlp"), Mean(), tiny.windows(8, 20)))
@@ -322,6 +334,7 @@ def test_what_each_mode_stores_is_known_before():
     assert "a norm follows" in refused["stock-compact"] and not refused["custom"]
 
 
+@pytest.mark.usefixtures("here")
 def test_whole_layers_can_be_cut_by_other_tools_too(words: ScoreRequest, tmp_path: Path):
     model = tiny.model("llama")
     model.info = replace(model.info, name="owner/name", license="Apache-2.0")
@@ -333,6 +346,7 @@ def test_whole_layers_can_be_cut_by_other_tools_too(words: ScoreRequest, tmp_pat
     assert 'license: "apache-2.0"' in front and 'base_model: "owner/name"' in front
 
 
+@pytest.mark.usefixtures("here")
 def test_names_of_others_stay_text_in_the_card(words: ScoreRequest, tmp_path: Path):
     model = tiny.model("llama")
     model.info = replace(model.info, name="a/<img src=x>`b`|\n# c", license="x\ny: z")
@@ -344,6 +358,7 @@ def test_names_of_others_stay_text_in_the_card(words: ScoreRequest, tmp_path: Pa
     assert 'license: "x\\ny: z"' in text
 
 
+@pytest.mark.usefixtures("here")
 def test_the_app_s_job_leaves_a_zip_that_loads(words: ScoreRequest, tmp_path: Path, monkeypatch):
     """What a visitor fetches, unpacked, passes every check; the folder it came from is gone."""
     import zipfile
@@ -365,6 +380,7 @@ def test_the_app_s_job_leaves_a_zip_that_loads(words: ScoreRequest, tmp_path: Pa
     engine.close()
 
 
+@pytest.mark.usefixtures("here")
 def test_speed_is_timed_in_turns_and_exports_beside_the_rows(words: ScoreRequest, tmp_path: Path):
     from blockviz.session.evaluation import evaluate_request
     from blockviz.session.speeding import SpeedRequest

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from blockviz.export.checks import Shown, verify
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--shown", type=Path)
     parser.add_argument("--runs-own-file", action="store_true")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     shown = None
     if args.shown is not None:
         found = json.loads(args.shown.read_text(encoding="utf-8"))
