@@ -118,11 +118,32 @@ def test_generation_with_a_cache_equals_generation_without(case: str = "qwen3"):
     assert torch.equal(with_cache, without)
 
 
-def test_a_norm_behind_a_writer_is_refused():
-    model = tiny.model("gemma3")
-    removed = tiny.ids("1.attn")
+@pytest.mark.parametrize("case", ["gemma2", "gemma3", "olmo2", "mixtral", "qwen2-moe", "granite"])
+@pytest.mark.parametrize("removed", [("1.attn",), ("0.mlp", "2.attn"), ("3.mlp",)], ids="+".join)
+def test_halves_are_silent_behind_post_norms_and_with_experts(case: str, removed: tuple[str, ...]):
+    """A post-norm's gain is set to nothing; of experts, the last matrix of each."""
+    model, gone = tiny.model(case), tiny.ids(*removed)
+    slots = packed(gone, model.info.n_layers)
+    assert any(slot.of(part) is None for slot in slots for part in ("attn", "mlp"))
+    found = stock_module(RepairedModel(model, PruningPlan(gone)), model, slots)
+    with model.masked(gone):
+        assert tiny.gap(found, model) < 1e-5
+
+
+def test_a_writer_of_no_known_name_is_refused():
+    model = tiny.model("llama")
+    part = model.part(BlockId(1, "mlp"))
+    part.last = part._modules.pop("down_proj")
+    slots = packed(tiny.ids("1.mlp"), model.info.n_layers)
+    with pytest.raises(UnsupportedModel, match="not under a known name"):
+        stock_module(RepairedModel(model, tiny.plan("1.mlp")), model, slots)
+
+
+def test_layers_with_experts_by_their_number_are_refused():
+    model = tiny.model("qwen3-moe", mlp_only_layers=[1])
+    removed = tiny.ids("0.layer")
     slots = packed(removed, model.info.n_layers)
-    with pytest.raises(UnsupportedModel, match="a norm follows"):
+    with pytest.raises(UnsupportedModel, match="which of them have experts"):
         stock_module(RepairedModel(model, PruningPlan(removed)), model, slots)
 
 
@@ -145,7 +166,7 @@ def test_what_a_stock_file_holds_of_a_plan():
         model.info.n_parameters - attn - mlp
     )
     gemma = tiny.model("gemma3")
-    assert stock_parameters(gemma, tiny.ids("1.attn")) is None
+    assert stock_parameters(gemma, tiny.ids("1.attn")) == gemma.info.n_parameters
     layer = gemma.info.parameters_of(tiny.ids("1.layer"))
     assert stock_parameters(gemma, tiny.ids("1.layer")) == gemma.info.n_parameters - layer
 

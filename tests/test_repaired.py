@@ -32,16 +32,22 @@ PLANS = (
     ("0.layer", "1.layer", "2.layer", "3.attn"),
 )
 PROMPT = [7, 1, 33, 12, 5, 60]
-PARALLEL, POST_NORMED = ("neox",), ("gemma3", "gemma3-softcap")
-LINEAR = tuple(case for case in tiny.CASES if case not in POST_NORMED)
+PARALLEL = ("neox", "stablelm-parallel", "phi")
+POST_NORMED = ("gemma3", "gemma3-softcap", "gemma2", "olmo2")
+LINEAR = tuple(case for case in tiny.EVERY if case not in (*POST_NORMED, *tiny.EXPERTS))
 
 shared = functools.cache(tiny.model)
 named = pytest.mark.parametrize("names", PLANS, ids="+".join)
 
 
-@pytest.fixture(params=tiny.CASES)
-def model(request: pytest.FixtureRequest) -> BlockModel:
-    return shared(request.param)
+@pytest.fixture(params=tiny.EVERY)
+def case(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def model(case: str) -> BlockModel:
+    return shared(case)
 
 
 class Affine(nn.Module):
@@ -105,19 +111,19 @@ def test_t_mech_1_it_writes_the_same_with_a_cache_and_without(model, names):
     assert with_cache(found) == without_cache(found) == list(masked)
 
 
-def test_weights_are_shared_and_the_model_is_left_as_it_is(model):
+def test_weights_are_shared_and_the_model_is_left_as_it_is(case, model):
     before = {name: t.clone() for name, t in model.module.state_dict().items()}
     logits = model.logits(tiny.batch())
     found = RepairedModel(model, tiny.plan("1.layer", "2.mlp"))
     found.put_map(BlockId.parse("1.mlp"), Affine())
     found.put_input(BlockId.parse("3.mlp"), Affine())
-    if model.family.name != "Gemma 3":
+    if case in LINEAR:
         weight = writer_weight(found, BlockId.parse("0.mlp"))
         found.put_writer(BlockId.parse("0.mlp"), 2 * weight)
     found.logits(tiny.batch())
     mine = {t.data_ptr() for t in model.module.parameters()}
     changed = [n for n, t in found.module.named_parameters() if t.data_ptr() not in mine]
-    assert len(changed) == (model.family.name != "Gemma 3")
+    assert len(changed) == (case in LINEAR)
     after = model.module.state_dict()
     assert after.keys() == before.keys()
     assert all(torch.equal(after[name], before[name]) for name in before)
@@ -169,7 +175,7 @@ def test_a_map_behind_a_layer_is_a_hook_on_it(model, names, index):
 
 
 @pytest.mark.parametrize("names", [("1.attn",), ("1.mlp",), ("1.layer",), ()])
-@pytest.mark.parametrize("case", [c for c in tiny.CASES if c not in PARALLEL])
+@pytest.mark.parametrize("case", [c for c in tiny.EVERY if c not in PARALLEL])
 def test_a_map_behind_attention_is_what_the_mlp_reads_and_adds_to(case, names):
     """The layer run in two halves, the map between them."""
     model, module, block = shared(case), Affine(), BlockId(1, "attn")
@@ -238,13 +244,18 @@ def test_no_stream_outlives_a_call():
 
 @pytest.mark.parametrize("name", ["2.attn", "2.mlp"])
 def test_an_input_is_changed_behind_the_norm(model, name):
-    """By hand: a hook on what the norm gives, which nothing but the block reads."""
+    """By hand: a hook in front of the block, which nothing else reads."""
     block, module = BlockId.parse(name), Affine()
     found = RepairedModel(model, tiny.plan("1.layer"))
     found.put_input(block, Affine(1))
     found.put_input(block, module)
-    norm = model.layers[2].get_submodule(model.family.norms(block.part)[0])
-    handle = norm.register_forward_hook(lambda _module, _args, output: module(output))
+
+    def changed(_module, args, kwargs):
+        if args:
+            return (module(args[0]), *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": module(kwargs["hidden_states"])}
+
+    handle = model.part(block).register_forward_pre_hook(changed, with_kwargs=True)
     try:
         expected = masked_logits(model, ("1.layer",))
     finally:
@@ -300,7 +311,7 @@ def test_a_writer_in_front_of_a_norm_is_refused(case):
         with pytest.raises(UnsupportedModel) as caught:
             found.put_writer(block, torch.zeros(1))
         assert caught.value.asked == f"What {block} writes was to be changed."
-        assert caught.value.found.startswith("In Gemma 3 a norm follows it")
+        assert caught.value.found.startswith(f"In {found.family.name} a norm follows it")
         assert re.fullmatch(r"Use a correction of the stream, such as .*\.", caught.value.todo)
 
 

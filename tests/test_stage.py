@@ -21,7 +21,7 @@ removals = pytest.mark.parametrize("names", REMOVED, ids=lambda names: "+".join(
 shared = functools.cache(tiny.model)
 
 
-@pytest.fixture(params=tiny.CASES)
+@pytest.fixture(params=tiny.EVERY)
 def model(request: pytest.FixtureRequest) -> BlockModel:
     return shared(request.param)
 

@@ -44,7 +44,7 @@ _GPT2 = {
 }
 _GEMMA = {"head_dim": 8, "sliding_window": WINDOW, "layer_types": MIXED, "query_pre_attn_scalar": 8}
 
-# Case -> (model type, its config beside the common one). Every family of the table is here.
+# Case -> (model type, its config beside the common one): one of each kind of layer.
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {**LLAMA_LIKE, "attention_bias": True, "mlp_bias": True}),
     "mistral": ("mistral", {**LLAMA_LIKE, "sliding_window": WINDOW}),
@@ -67,9 +67,45 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "neox-serial": ("gpt_neox", {**_NEOX, "use_parallel_residual": False}),
 }
 
+_EXPERTS = {
+    **LLAMA_LIKE,
+    "moe_intermediate_size": 24,
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "decoder_sparse_step": 1,
+}
+# The rest of the table's families, which are laid out like one of those above or nearly so.
+OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "gemma": ("gemma", {**LLAMA_LIKE, "head_dim": 8}),
+    "gemma2": ("gemma2", {**LLAMA_LIKE, **_GEMMA, "attn_logit_softcapping": 3.0}),
+    "smollm3": ("smollm3", {**LLAMA_LIKE, "pad_token_id": 0, "no_rope_layers": [1, 0, 1, 1]}),
+    "olmo": ("olmo", {**LLAMA_LIKE, "pad_token_id": 0}),
+    "olmo2": ("olmo2", {**LLAMA_LIKE, "pad_token_id": 0}),
+    "stablelm": ("stablelm", LLAMA_LIKE),
+    "stablelm-parallel": ("stablelm", {**LLAMA_LIKE, "use_parallel_residual": True}),
+    "phi": ("phi", {**LLAMA_LIKE, "partial_rotary_factor": 0.5, "tie_word_embeddings": False}),
+    "granite": (
+        "granite",
+        {
+            **LLAMA_LIKE,
+            "residual_multiplier": 0.3,
+            "embedding_multiplier": 2.0,
+            "attention_multiplier": 0.4,
+            "logits_scaling": 4.0,
+            "pad_token_id": 0,
+        },
+    ),
+    "mixtral": ("mixtral", {**LLAMA_LIKE, "num_local_experts": 4}),
+    "qwen2-moe": ("qwen2_moe", {**_EXPERTS, "shared_expert_intermediate_size": 16}),
+    "qwen3-moe": ("qwen3_moe", {**_EXPERTS, "head_dim": 16}),
+}
+EVERY = {**CASES, **OTHERS}
+EXPERTS = ("mixtral", "qwen2-moe", "qwen3-moe")
+
 # Case -> what its attention and its MLP write the stream with; zeroing it zeroes the block.
 WRITERS: dict[str, tuple[str, str]] = {
-    **dict.fromkeys(CASES, ("o_proj", "down_proj")),
+    **dict.fromkeys(EVERY, ("o_proj", "down_proj")),
+    "phi": ("dense", "fc2"),
     "gpt2": ("c_proj", "c_proj"),
     "neox": ("dense", "dense_4h_to_h"),
     "neox-serial": ("dense", "dense_4h_to_h"),
@@ -90,7 +126,7 @@ def module(model_type: str, config: dict[str, Any], *, seed: int = 0) -> torch.n
 
 def model(case: str, *, seed: int = 0, **config: Any) -> BlockModel:
     """The proved BlockModel of a case; `config` overrides its settings."""
-    model_type, settings = CASES[case]
+    model_type, settings = EVERY[case]
     return wrap(module(model_type, {**settings, **config}, seed=seed), tokenizer(), name=case)
 
 
@@ -146,7 +182,11 @@ def zeroed(model: BlockModel, case: str, blocks: tuple[BlockId, ...]) -> Iterato
     parts = [part for block in blocks for part in block.parts]
     tensors = []
     for part in parts:
-        writer = model.part(part).get_submodule(WRITERS[case][part.part == "mlp"])
+        own, name = model.part(part), WRITERS[case][part.part == "mlp"]
+        if part.part == "mlp" and case in EXPERTS:
+            tensors += [p for n, p in own.named_parameters() if name in n]
+            continue
+        writer = own.get_submodule(name)
         tensors += [p for p in (writer.weight, getattr(writer, "bias", None)) if p is not None]
     kept = [t.clone() for t in tensors]
     try:

@@ -18,6 +18,7 @@ from blockviz.session.exporting import (
     verify_folder,
 )
 from blockviz.session.opening import open_model
+from blockviz.session.recipe_file import EVALUATION, FIT, recipe_from_json
 from blockviz.session.repair_space import NO_CORRECTION
 from blockviz.types import CheckRow, ExportReport, PruningPlan
 
@@ -66,26 +67,23 @@ def _as_before(args: argparse.Namespace) -> argparse.Namespace:
     """The options with what a recipe says in their place; where to write it stays."""
     try:
         data = json.loads(args.recipe.read_text(encoding="utf-8"))
-        if data["schema"] != "blockviz/recipe/1":
-            raise ValueError("another schema")
-        if data["is_from_state"]:
-            raise _needs_state(args)
-        fit = data["fit"] or {}
-        own = {
-            "remove": ",".join(data["plan"]["removed"]),
-            "mode": str(data["export"]["mode"]),
-            "as_llama": data["export"]["as_llama"] is True,
-            "correction": str(data["correction"]),
-        }
-        fields = {"text": "calibration", "n_samples": "fit_samples", "seq_len": "fit_seq_len",
-                  "n_skip": "fit_skip", "seed": "seed"}  # fmt: skip
-        own |= {option: fit[name] for name, option in fields.items() if name in fit}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise BadInput(
             f"The recipe {args.recipe.name} was to be followed.",
-            "There is no such file, or it is not one that an export has written.",
+            "There is no such file, or it is not JSON.",
             "Give blockviz_recipe.json of an export.",
         ) from error
+    found = recipe_from_json(data, args.recipe.name)
+    if found.is_from_state:
+        raise _needs_state(args)
+    own = {
+        "remove": ",".join(str(b) for b in found.plan.removed),
+        "mode": found.mode,
+        "as_llama": found.as_llama,
+        "correction": found.correction,
+        **{FIT[name]: value for name, value in found.fit.items()},
+        **{EVALUATION[name]: value for name, value in found.evaluation.items()},
+    }
     if args.plan is not None or args.remove is not None or args.state is not None:
         raise BadInput(
             "A recipe was given, and a plan or a fitted correction besides.",

@@ -143,11 +143,12 @@ def mapped(module: torch.nn.Module, stream: torch.Tensor) -> torch.Tensor:
     return stream + (module(wide) - wide).to(stream.dtype)
 
 
-def norm_of(model: BlockModel, block: BlockId) -> torch.nn.Module:
-    """The norm that a block reads the stream through."""
-    return model.layers[block.layer].get_submodule(model.family.norms(block.part)[0])
+def norm_of(model: BlockModel, block: BlockId) -> torch.nn.Module | None:
+    """The norm that a block reads the stream through; None where it reads it as it is."""
+    path = model.family.reads(block.part)
+    return model.layers[block.layer].get_submodule(path) if path else None
 
 
-def wide(norm: torch.nn.Module) -> torch.nn.Module:
+def wide(norm: torch.nn.Module | None) -> torch.nn.Module | None:
     """A copy in float32, as maps compute in."""
-    return copy.deepcopy(norm).float()
+    return None if norm is None else copy.deepcopy(norm).float()

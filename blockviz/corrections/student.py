@@ -13,7 +13,7 @@ from torch.func import functional_call
 from blockviz.corrections.applied import repaired_model
 from blockviz.corrections.base import Repair
 from blockviz.models.model import BlockModel, unwrap
-from blockviz.models.stage import Head
+from blockviz.models.stage import Head, finished
 from blockviz.types import CalibrationBatch
 
 # The rows of the vocabulary projection that are gathered at once take at most so much.
@@ -84,7 +84,6 @@ class Student:
         out = self._model.module.get_output_embeddings()
         self._words = out.weight.detach()
         self._bias = None if out.bias is None else out.bias.detach()
-        self._cap = getattr(self._model.module.config, "final_logit_softcapping", None)
 
     def learn(self, lesson: Lesson) -> float:
         """The loss of a window, after adding its gradient to the patches."""
@@ -130,4 +129,4 @@ class Student:
         logits = (self._words[words] @ hidden[:, :, None])[:, :, 0]
         if self._bias is not None:
             logits = logits + self._bias[words]
-        return logits if self._cap is None else torch.tanh(logits / self._cap) * self._cap
+        return finished(logits, self._model.module.config)

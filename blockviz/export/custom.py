@@ -12,7 +12,7 @@ from torch import nn
 from blockviz.corrections.base import Repair
 from blockviz.errors import UnsupportedModel
 from blockviz.export.packing import check_numbering, put_block
-from blockviz.export.parts import copied, in_weights, joined, sharing
+from blockviz.export.parts import copied, in_weights, joined, no_place, sharing
 from blockviz.models import modeling_blockviz as file
 from blockviz.models.custom import AUTO_MAP, CLASS, SCHEMA, class_of
 from blockviz.models.model import BlockModel, renumber, trim_config
@@ -83,6 +83,7 @@ class _Builder:
             "mlp": family.mlp,
             "attn_norms": list(family.attn_norms),
             "mlp_norms": list(family.mlp_norms),
+            "norm": family.reads("mlp") or family.mlp_norms[0],
         }
 
     def built(self, front: list[BlockId | nn.Module], stack: list[Attending]) -> nn.Module:
@@ -129,6 +130,8 @@ class _Builder:
     def _read(self, layer: nn.Module, part: str, block: BlockId | None) -> dict[str, Any] | None:
         if block is None or block not in self.inputs:
             return None
+        if self.model.family.reads(part) not in self.model.family.norms(part):
+            raise no_place(block, "What it reads, no norm of its own gives it.")
         file.put_map(layer, self.spec, part, self.inputs[block])
         return described(self.inputs[block])
 

@@ -7,7 +7,6 @@ map in front of the first block, and a map of the normed stream where an MLP was
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +15,7 @@ from torch import nn
 from blockviz.corrections.base import Repair
 from blockviz.corrections.places import Stretch, stretches_of
 from blockviz.export.biases import add_bias, add_read_bias
-from blockviz.export.parts import in_weights, joined, no_place
+from blockviz.export.parts import gain_offset, in_weights, joined, no_place
 from blockviz.export.slots import MlpSlot, slot_of
 from blockviz.models.model import BlockModel
 from blockviz.models.modeling_blockviz import Channels, Residual, Shift
@@ -102,6 +101,8 @@ class _Folding:
         if module.shift is not None:
             add_bias(self.model, stretch.alive[-1], module.shift / factor)
             self.rules.append("constants became biases of the blocks in front")
+        if factor != 1.0 and not self.model.family.is_prenormed:
+            raise no_place(block, "Blocks read the stream as it is, so that they notice a factor.")
         if factor != 1.0:
             self.factors[block] = factor
             self.rules.append("factors went into the embedding and all that writes in front")
@@ -132,11 +133,12 @@ class _Folding:
     def read(self, block: BlockId, module: nn.Module) -> None:
         """Channels of what a block reads: its norm's gain, and its bias or those of its readers."""
         family = self.model.family
-        layer, path = self.model.layers[block.layer], family.norms(block.part)[0]
-        other = "mlp" if block.part == "attn" else "attn"
-        if not isinstance(module, Channels) or path in family.norms(other):
+        layer, path = self.model.layers[block.layer], family.reads(block.part)
+        if not isinstance(module, Channels) or family.shared_norm or not path:
             raise no_place(block, "What it reads is not changed channel by channel, or is shared.")
         norm = layer.get_submodule(path)
+        if getattr(norm, "weight", None) is None:
+            raise no_place(block, "The norm that it reads through has no gain.")
         offset = gain_offset(norm)
         gain = (norm.weight.float() + offset) * module.scale - offset
         norm.weight = _parameter(gain, norm.weight)
@@ -194,16 +196,6 @@ def scale_module(module: nn.Module, factor: float) -> None:
     module.weight = _parameter(module.weight.float() * factor, module.weight)
     if getattr(module, "bias", None) is not None:
         module.bias = _parameter(module.bias.float() * factor, module.bias)
-
-
-def gain_offset(norm: nn.Module) -> float:
-    """1 where a norm multiplies by 1 + weight, 0 where by weight."""
-    bare = copy.deepcopy(norm).float()
-    with torch.no_grad():
-        for tensor in bare.parameters():
-            tensor.zero_()
-        ramp = torch.arange(1.0, 1.0 + len(bare.weight), device=bare.weight.device)
-        return 1.0 if bool(bare(ramp).any()) else 0.0
 
 
 def _positions(model: BlockModel) -> list[nn.Embedding]:

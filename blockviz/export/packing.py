@@ -15,9 +15,9 @@ from torch import nn
 
 from blockviz.errors import UnsupportedModel
 from blockviz.export.biases import complete_biases
-from blockviz.export.parts import copied, sharing
+from blockviz.export.parts import copied, gain_offset, sharing
 from blockviz.models.model import BlockModel, renumber, trim_config
-from blockviz.models.writers import writer
+from blockviz.models.writers import last_tensors
 from blockviz.types import BlockId, ModelInfo
 
 
@@ -81,19 +81,16 @@ def stored_parameters(info: ModelInfo, slots: Iterable[Slot]) -> int:
             "Its layers are not of one size.",
             "Export it as custom.",
         )
-    a_layer = sum(next(iter(found)) for found in sizes.values())
-    rest = info.n_parameters - sum(b.n_parameters for b in info.blocks)
+    a_layer = sum(next(iter(found)) for found in sizes.values()) + info.blocks[1].n_shared
+    rest = info.n_parameters - info.parameters_of(b.id for b in info.blocks)
     return rest + a_layer * len(tuple(slots))
 
 
 def stock_parameters(model: BlockModel, removed: Iterable[BlockId]) -> int | None:
     """What the smallest stock checkpoint without these blocks holds; None where there is none."""
-    family, info = model.family, model.info
+    info = model.info
     gone = (*removed, *info.absent)
-    slots = packed(gone, info.n_layers, is_parallel=family.is_parallel)
-    silent = {part for slot in slots for part in ("attn", "mlp") if slot.of(part) is None}
-    if any(family.join(part) != family.module(part) for part in silent):
-        return None
+    slots = packed(gone, info.n_layers, is_parallel=model.family.is_parallel)
     try:
         return stored_parameters(info, slots)
     except UnsupportedModel:
@@ -104,9 +101,9 @@ def stock_module(model: BlockModel, whole: BlockModel, slots: tuple[Slot, ...]) 
     """The library's own model class with these layers, its config trimmed; weights are shared.
 
     model: has the surviving blocks, with their repair in their weights, and all that is no layer;
-    whole: the original, whose modules stand where a half is silent, their last matrix and bias set
-    to 0. UnsupportedModel where a norm follows what a block writes, so that zeros would not stay
-    zeros, and where what a layer computes hangs on its number.
+    whole: the original, whose modules stand where a half is silent, set to 0 what they write with:
+    their last matrix and bias, or the gain and bias of the norm behind it. UnsupportedModel where
+    nothing of that kind is known, and where what a layer computes hangs on its number.
     """
     check_numbering(model)
     family = model.family
@@ -142,11 +139,20 @@ def put_block(
 
 def check_numbering(model: BlockModel) -> None:
     """UnsupportedModel where what a layer computes hangs on its number, which an export changes."""
-    if getattr(model.module.config, "scale_attn_by_inverse_layer_idx", False):
+    config = model.module.config
+    asked = f"An export of {model.info.name} was asked for."
+    if getattr(config, "scale_attn_by_inverse_layer_idx", False):
         raise UnsupportedModel(
-            f"An export of {model.info.name} was asked for.",
+            asked,
             "Its attention is scaled by the number of its layer, which removing others changes.",
             "Use a model without scale_attn_by_inverse_layer_idx.",
+        )
+    if getattr(config, "mlp_only_layers", None) or getattr(config, "decoder_sparse_step", 1) != 1:
+        raise UnsupportedModel(
+            asked,
+            "The numbers of its layers say which of them have experts, and removing others changes "
+            "them.",
+            "Use a model with experts in every layer.",
         )
 
 
@@ -167,21 +173,30 @@ def _silence(
     whole: BlockModel, block: BlockId, layer: nn.Module, shared: dict[int, object]
 ) -> None:
     """The block, put into a copied layer, adds nothing there."""
-    family = whole.family
-    if family.join(block.part) != family.module(block.part):
-        raise UnsupportedModel(
-            f"{block} was to be kept without adding anything.",
-            f"In {family.name} a norm follows what it writes.",
-            "Export whole layers, or as custom.",
-        )
     put_block(layer, whole, block, shared)
-    part = layer.get_submodule(family.module(block.part))
-    own = whole.part(block)
-    path = next(name for name, module in own.named_modules() if module is writer(whole, block))
-    last = part.get_submodule(path)
-    last.weight = nn.Parameter(torch.zeros_like(last.weight), requires_grad=False)
-    if getattr(last, "bias", None) is not None:
-        last.bias = nn.Parameter(torch.zeros_like(last.bias), requires_grad=False)
+    family, part = whole.family, block.part
+    join = layer.get_submodule(family.join(part))
+    if family.join(part) != family.module(part):
+        _fill(join, "weight", -gain_offset(join))
+        last = ["bias"] if getattr(join, "bias", None) is not None else []
+    else:
+        last = list(last_tensors(join, part, whole.info.hidden_size))
+        if not last:
+            raise UnsupportedModel(
+                f"{block} was to be kept without adding anything.",
+                f"In {type(join).__name__} what it writes with is not under a known name.",
+                "Export whole layers, or as custom.",
+            )
+    for path in last:
+        _fill(join, path, 0.0)
+
+
+def _fill(module: nn.Module, path: str, value: float) -> None:
+    """Give the parameter one value; it is replaced, not changed."""
+    parent, _, name = path.rpartition(".")
+    owner = module.get_submodule(parent)
+    filled = torch.full_like(getattr(owner, name), value)
+    setattr(owner, name, nn.Parameter(filled, requires_grad=False))
 
 
 def _put(layer: nn.Module, path: str, module: nn.Module) -> None:

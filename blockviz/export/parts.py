@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 
+import torch
 from torch import nn
 
 from blockviz.corrections.base import Repair
@@ -73,3 +74,13 @@ def no_place(block: BlockId, why: str) -> UnsupportedModel:
         "Export as custom, which carries such maps, or use a repair of weights such as "
         "writer_refit.",
     )
+
+
+def gain_offset(norm: nn.Module) -> float:
+    """1 where a norm multiplies by 1 + weight, 0 where by weight."""
+    bare = copy.deepcopy(norm).float()
+    with torch.no_grad():
+        for tensor in bare.parameters():
+            tensor.zero_()
+        ramp = torch.arange(1.0, 1.0 + len(bare.weight), device=bare.weight.device)
+        return 1.0 if bool(bare(ramp).any()) else 0.0

@@ -59,12 +59,12 @@ def is_custom(config: Mapping[str, Any]) -> bool:
         return False
     if config.get("auto_map") != AUTO_MAP or not isinstance(config.get("model_type"), str):
         return False
-    keys = {"schema", "layers", "attn", "mlp", "attn_norms", "mlp_norms", "front", "stack"}
+    keys = {"schema", "layers", "attn", "mlp", "attn_norms", "mlp_norms", "norm", "front", "stack"}
     if set(spec) != keys or not _is_list(spec["stack"]) or not _is_list(spec["front"]):
         return False
-    names = [spec["layers"], spec["attn"], spec["mlp"]]
+    names = [spec["layers"], spec["attn"], spec["mlp"], spec["norm"]]
     for part in ("attn_norms", "mlp_norms"):
-        names += spec[part] if _is_list(spec[part]) and spec[part] else [None]
+        names += spec[part] if _is_list(spec[part]) else [None]
     if not all(isinstance(name, str) and _NAME.fullmatch(name) for name in names):
         return False
     items = [*spec["front"], *(item for entry in spec["stack"] for item in _items(entry))]
@@ -184,7 +184,8 @@ def _plain(layer: nn.Module, index: int, family: Family, flat: Flat) -> None:
             setattr(layer, family.module(part), stand_in)
             for name in family.norms(part):
                 setattr(layer, name, AbsentNorm())
-        norm = layer.get_submodule(family.norms(part)[0])
+        path = next(iter(family.norms(part)), "")
+        norm = layer.get_submodule(path)
         if isinstance(norm, MappedNorm):
-            setattr(layer, family.norms(part)[0], norm.norm)
+            setattr(layer, path, norm.norm)
             flat.inputs[BlockId(index, part)] = norm.blockviz_map

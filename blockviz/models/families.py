@@ -14,8 +14,10 @@ class Family:
     """Paths inside a causal language model; the names below `layers` are relative to a layer.
 
     A part's *join* is the module whose output is added to the residual stream: the part itself,
-    or the post-norm after it. Its *norms* go with it when it is removed. Its *bias key* is the
-    setting of the config that gives every linear map of the part a bias, empty where none does.
+    or the post-norm after it. Its *norms* go with it when it is removed. It *reads* the stream
+    through one of them, or through one that the other part needs as well and that stays; or as it
+    is. Its *bias key* is the setting of the config that gives every linear map of the part a bias,
+    empty where none does. The *scale key* is that of a factor that every update is multiplied by.
     """
 
     name: str
@@ -30,8 +32,11 @@ class Family:
     mlp_norms: tuple[str, ...] = ("post_attention_layernorm",)
     is_parallel: bool = False
     parallel_key: str = ""
+    shared_norm: str = ""
+    is_prenormed: bool = True
     attn_bias_key: str = ""
     mlp_bias_key: str = ""
+    scale_key: str = ""
 
     def join(self, part: str) -> str:
         return self.attn_join if part == "attn" else self.mlp_join
@@ -41,6 +46,12 @@ class Family:
 
     def norms(self, part: str) -> tuple[str, ...]:
         return self.attn_norms if part == "attn" else self.mlp_norms
+
+    def reads(self, part: str) -> str:
+        """The path of the norm that the part reads through; empty where there is none."""
+        if not self.is_prenormed:
+            return ""
+        return self.shared_norm or self.norms(part)[0]
 
     def bias_key(self, part: str) -> str:
         return self.attn_bias_key if part == "attn" else self.mlp_bias_key
@@ -59,6 +70,46 @@ FAMILIES: tuple[Family, ...] = (
         mlp_join="post_feedforward_layernorm",
         attn_norms=("input_layernorm", "post_attention_layernorm"),
         mlp_norms=("pre_feedforward_layernorm", "post_feedforward_layernorm"),
+    ),
+    Family("Mixtral", ("mixtral",)),
+    Family("Qwen2 MoE", ("qwen2_moe",)),
+    Family("Qwen3 MoE", ("qwen3_moe",), attn_bias_key="attention_bias"),
+    Family("Gemma", ("gemma",), attn_bias_key="attention_bias"),
+    Family(
+        "Gemma 2",
+        ("gemma2",),
+        attn_join="post_attention_layernorm",
+        mlp_join="post_feedforward_layernorm",
+        attn_norms=("input_layernorm", "post_attention_layernorm"),
+        mlp_norms=("pre_feedforward_layernorm", "post_feedforward_layernorm"),
+    ),
+    Family("SmolLM3", ("smollm3",), attn_bias_key="attention_bias", mlp_bias_key="mlp_bias"),
+    Family("OLMo", ("olmo",), attn_bias_key="attention_bias"),
+    Family(
+        "OLMo 2",
+        ("olmo2",),
+        attn_join="post_attention_layernorm",
+        mlp_join="post_feedforward_layernorm",
+        attn_norms=("post_attention_layernorm",),
+        mlp_norms=("post_feedforward_layernorm",),
+        is_prenormed=False,
+    ),
+    Family(
+        "Granite",
+        ("granite",),
+        attn_bias_key="attention_bias",
+        mlp_bias_key="mlp_bias",
+        scale_key="residual_multiplier",
+    ),
+    Family("StableLM", ("stablelm",), parallel_key="use_parallel_residual"),
+    Family(
+        "Phi",
+        ("phi",),
+        final_norm="model.final_layernorm",
+        attn_norms=(),
+        mlp_norms=(),
+        is_parallel=True,
+        shared_norm="input_layernorm",
     ),
     Family(
         "GPT-2",
@@ -92,8 +143,18 @@ def family_of(model: nn.Module) -> Family:
         if config.model_type in family.model_types:
             if family.parallel_key:
                 family = replace(family, is_parallel=bool(getattr(config, family.parallel_key)))
-            return family
+            return _with_shared_norm(model, family)
     return detect(model)
+
+
+def _with_shared_norm(model: nn.Module, family: Family) -> Family:
+    """The row, where parallel parts of this model read through one norm: that one only."""
+    layer = model.get_submodule(family.layers)[0]
+    missing = [n for n in family.mlp_norms if getattr(layer, n, None) is None]
+    if not (family.is_parallel and missing):
+        return family
+    shared = family.attn_norms[0]
+    return replace(family, attn_norms=(), mlp_norms=(), shared_norm=shared)
 
 
 def detect(model: nn.Module) -> Family:

@@ -19,6 +19,7 @@ from blockviz.models.families import FAMILIES, family_of
 from blockviz.models.model import BlockModel, find_blocks
 from blockviz.models.proof import prove
 from blockviz.models.repaired import RepairedModel
+from blockviz.models.writers import scale_writers
 from blockviz.types import Done, Events, ModelInfo, Progress, PruningPlan
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -110,6 +111,7 @@ def wrap(module: torch.nn.Module, tokenizer: object, *, name: str, **about: str)
     """A proved BlockModel of a transformers causal language model that is already in memory."""
     module.eval().requires_grad_(requires_grad=False)
     family = family_of(module)
+    scale_writers(module, family)
     config = module.config
     info = ModelInfo(
         name=name,
@@ -170,7 +172,6 @@ def _load_module(
     how = {
         "dtype": dtype,
         "device_map": device,
-        "attn_implementation": "sdpa",
         "use_safetensors": True,
         "local_files_only": True,
         "output_loading_info": True,

@@ -208,5 +208,7 @@ def find_blocks(module: nn.Module, family: Family) -> tuple[Block, ...]:
             modules = [layer.get_submodule(p) for p in (path, *family.norms(block.part))]
             size = sum(p.numel() for m in modules for p in m.parameters())
             kv = kv_bytes if block.part == "attn" and size else 0
-            blocks.append(Block(block, size, f"{family.layers}.{index}.{path}", kv))
+            shared = layer.get_submodule(family.shared_norm) if block.part == "mlp" else nn.Module()
+            n_shared = sum(p.numel() for p in shared.parameters()) if family.shared_norm else 0
+            blocks.append(Block(block, size, f"{family.layers}.{index}.{path}", kv, n_shared))
     return tuple(blocks)

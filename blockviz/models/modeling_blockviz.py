@@ -198,7 +198,5 @@ class Pruned:
     def _map(self, item: dict[str, Any]) -> nn.Module:
         tensors = {name: torch.zeros(*shape) for name, shape in item["shapes"].items()}
         if item["has_norm"]:
-            tensors["norm"] = getattr(
-                self._plain_layer(), self.config.blockviz["mlp_norms"][0]
-            ).float()
+            tensors["norm"] = getattr(self._plain_layer(), self.config.blockviz["norm"]).float()
         return {kind.__name__: kind for kind in MAPS}[item["kind"]](**tensors)

@@ -50,7 +50,8 @@ def _prove_sums(model: BlockModel, batch: CalibrationBatch) -> None:
         elif block.part == "layer":
             sums[block.layer] = before.float() + update.float()
 
-    norms = [layer.get_submodule(model.family.mlp_norms[0]) for layer in model.layers]
+    reader = model.family.reads("mlp") or model.family.mlp
+    norms = [layer.get_submodule(reader) for layer in model.layers]
     with _outputs(model, outputs), model.watch(note):
         handles = [
             norm.register_forward_pre_hook(lambda _m, args, i=i: read.__setitem__(i, args[0]))

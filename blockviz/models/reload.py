@@ -34,7 +34,6 @@ def reload(folder: Path, *, runs_own_file: bool = False) -> Reloaded:
     config = read_config(folder, folder.name)
     how = {
         "dtype": "auto",
-        "attn_implementation": "sdpa",
         "use_safetensors": True,
         "local_files_only": True,
         "output_loading_info": True,

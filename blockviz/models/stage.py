@@ -96,7 +96,7 @@ class Head:
         self._norm = model.final_norm
         self._out = model.module.get_output_embeddings()
         self._project = projection(self._out)
-        self._softcap = getattr(model.module.config, "final_logit_softcapping", None)
+        self._config = model.module.config
         vocab, itemsize = self._out.weight.shape[0], 4
         self.chunk_rows = max(4, chunk_bytes // (vocab * itemsize))
         self.device = self._out.weight.device
@@ -112,7 +112,7 @@ class Head:
     @torch.inference_mode()
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """(rows, vocab) of (rows, hidden), in the model's dtype, as the library computes them."""
-        return self._capped(self._project(hidden))
+        return finished(self._project(hidden), self._config)
 
     @torch.inference_mode()
     def logits_at(self, hidden: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
@@ -121,18 +121,22 @@ class Head:
         logits = hidden @ self._out.weight[words].transpose(1, 2)
         if self._out.bias is not None:
             logits = logits + self._out.bias[words][:, None]
-        return self._capped(logits)
-
-    def _capped(self, logits: torch.Tensor) -> torch.Tensor:
-        if self._softcap is None:
-            return logits
-        return torch.tanh(logits / self._softcap) * self._softcap
+        return finished(logits, self._config)
 
     def chunks(self, hidden: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
         """(rows, logits of these rows) until all rows of (token, hidden) were given."""
         for start in range(0, hidden.shape[0], self.chunk_rows):
             rows = slice(start, min(start + self.chunk_rows, hidden.shape[0]))
             yield rows, self.logits(hidden[rows])
+
+
+def finished(logits: torch.Tensor, config: Any) -> torch.Tensor:
+    """What the library makes of the products with the vocabulary, which most families leave."""
+    scaling = getattr(config, "logits_scaling", None)
+    cap = getattr(config, "final_logit_softcapping", None)
+    if scaling is not None:
+        logits = logits / scaling
+    return logits if cap is None else torch.tanh(logits / cap) * cap
 
 
 def projection(out: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from blockviz.errors import UnsupportedModel
+from blockviz.models.families import Family
 from blockviz.models.model import BlockModel
 from blockviz.types import BlockId
 
@@ -21,17 +23,52 @@ OnInput = Callable[[BlockId, torch.Tensor], None]
 
 def writer(model: BlockModel, block: BlockId) -> nn.Module:
     """The module that writes the block's update; UnsupportedModel where there is not just one."""
-    part, hidden = model.part(block), model.info.hidden_size
-    for name in ATTN_WRITERS if block.part == "attn" else MLP_WRITERS:
-        module = getattr(part, name, None)
-        weight = getattr(module, "weight", None)
-        if isinstance(weight, torch.Tensor) and weight.ndim == 2 and hidden in weight.shape:
-            return module
+    part = model.part(block)
+    found = _last_map(part, block.part, model.info.hidden_size)
+    if found is not None:
+        return found
     raise UnsupportedModel(
         f"The last linear map of {block} was wanted.",
         f"In {type(part).__name__} there is none under a known name, or there are several.",
         "Use a metric that does not look into a block's weights.",
     )
+
+
+def _last_map(module: nn.Module, part: str, hidden: int) -> nn.Module | None:
+    for name in ATTN_WRITERS if part == "attn" else MLP_WRITERS:
+        found = getattr(module, name, None)
+        weight = getattr(found, "weight", None)
+        if isinstance(weight, torch.Tensor) and weight.ndim == 2 and hidden in weight.shape:
+            return found
+    return None
+
+
+def last_tensors(module: nn.Module, part: str, hidden: int) -> dict[str, nn.Parameter]:
+    """By path: what an attention or MLP module writes with, such that the update is linear in all
+    of it. Every expert's last matrix where there are experts; empty where nothing is known."""
+    found = _last_map(module, part, hidden)
+    if found is not None:
+        path = next(name for name, m in module.named_modules() if m is found)
+        return {f"{path}.{name}": p for name, p in found.named_parameters()}
+    experts = r"experts\.down_proj|shared_expert\.down_proj\.weight"
+    return {n: p for n, p in module.named_parameters() if re.fullmatch(experts, n)}
+
+
+def scale_writers(module: nn.Module, family: Family) -> None:
+    """Take the factor of a family's updates into what writes them; it is 1 from then on.
+
+    What a block writes is then what joins the stream, for every score, repair and export."""
+    config = module.config
+    factor = getattr(config, family.scale_key, 1.0) if family.scale_key else 1.0
+    if factor == 1.0:
+        return
+    for layer in module.get_submodule(family.layers):
+        for part in ("attn", "mlp"):
+            own = layer.get_submodule(family.module(part))
+            for tensor in last_tensors(own, part, config.hidden_size).values():
+                tensor.data.mul_(factor)
+        setattr(layer, family.scale_key, 1.0)
+    setattr(config, family.scale_key, 1.0)
 
 
 def writer_weight(model: BlockModel, block: BlockId) -> torch.Tensor:

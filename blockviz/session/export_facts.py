@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from blockviz.corrections import Repair
@@ -20,6 +21,7 @@ from blockviz.export import (
 from blockviz.models.model import BlockModel
 from blockviz.session.export_views import ExportRequest, ModeCard
 from blockviz.session.opening import provenance_of
+from blockviz.session.recipe_file import recipe_to_json
 from blockviz.settings import label_of
 from blockviz.types import EXPORT_MODES, ExportMode, ExportReport, PruningPlan
 
@@ -43,18 +45,7 @@ def _mode_card(model: BlockModel, plan: PruningPlan, mode: ExportMode) -> ModeCa
 def _size(model: BlockModel, plan: PruningPlan, mode: ExportMode) -> int:
     if mode == "custom":
         return custom_parameters(model, no_repair(plan))
-    family = model.family
-    slots = slots_of(model, plan.removed, mode)
-    for part in ("attn", "mlp"):
-        is_silent = any(slot.of(part) is None for slot in slots)
-        if is_silent and family.join(part) != family.module(part):
-            raise UnsupportedModel(
-                f"A size of {model.info.name} was wanted.",
-                f"In {family.name} a norm follows what a block writes, so that a half layer cannot "
-                "be kept without adding anything.",
-                "Remove whole layers, or export as custom.",
-            )
-    return stored_parameters(model.info, slots)
+    return stored_parameters(model.info, slots_of(model, plan.removed, mode))
 
 
 def notes_of(model: BlockModel, repair: Repair, found: Assembled) -> tuple[str, ...]:
@@ -131,33 +122,16 @@ def recipe_of(
     report: ExportReport,
 ) -> dict[str, Any]:
     """Everything needed to make the same export again, and to know this one."""
-    fit = request.repair
     ids = list(model.tokenizer(SENTENCE)["input_ids"])
+    planned = replace(request, plan=repair.plan)
+    recipe = recipe_to_json(model.info, planned, label_of(repair.correction))
+    if recipe["fit"] is not None:
+        recipe["fit"]["n_tokens"] = repair.n_tokens
     return {
-        "schema": "blockviz/recipe/1",
+        **recipe,
         "provenance": provenance_of(model, None).to_json(),
-        "license": model.info.license,
-        "plan": PruningPlan(
-            repair.plan.removed,
-            model=model.info.name,
-            revision=model.info.revision,
-            provenance=repair.plan.provenance,
-        ).to_json(),
-        "correction": label_of(repair.correction),
-        "is_from_state": request.state is not None,
-        "fit": None
-        if fit is None
-        else {
-            "text": fit.text.calibration,
-            "n_samples": fit.text.n_samples,
-            "seq_len": fit.text.seq_len,
-            "seed": fit.text.seed,
-            "n_skip": fit.n_skip,
-            "n_tokens": repair.n_tokens,
-        },
         "export": {
-            "mode": request.mode,
-            "as_llama": request.as_llama,
+            **recipe["export"],
             "layers_at": found.layers_at,
             "n_layers": found.n_layers,
             "n_parameters": found.n_parameters,

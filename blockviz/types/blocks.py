@@ -58,12 +58,17 @@ class BlockId:
 
 @dataclass(frozen=True)
 class Block:
-    """An attention or MLP block as found in a model. `n_parameters` includes its own norms."""
+    """An attention or MLP block as found in a model. `n_parameters` includes its own norms.
+
+    n_shared: of a norm that both blocks of a layer read through, which goes with the last of them;
+    0 with one of the two, so that it counts once.
+    """
 
     id: BlockId
     n_parameters: int
     module_path: str
     kv_bytes_per_token: int = 0
+    n_shared: int = 0
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,9 @@ class ModelInfo:
 
     def parameters_of(self, blocks: Iterable[BlockId]) -> int:
         gone = {part for b in blocks for part in b.parts}
-        return sum(b.n_parameters for b in self.blocks if b.id in gone)
+        alone = sum(b.n_parameters for b in self.blocks if b.id in gone)
+        layers = {b.layer for b in gone if {*BlockId(b.layer, "layer").parts} <= gone}
+        return alone + sum(b.n_shared for b in self.blocks if b.id.layer in layers)
 
     def kv_bytes_per_token(self, removed: Iterable[BlockId] = ()) -> int:
         gone = {part for b in removed for part in b.parts}
@@ -121,6 +128,7 @@ class ModelInfo:
                 "n_parameters": b.n_parameters,
                 "module_path": b.module_path,
                 "kv_bytes_per_token": b.kv_bytes_per_token,
+                "n_shared": b.n_shared,
             }
             for b in self.blocks
         ]
