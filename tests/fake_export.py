@@ -56,4 +56,4 @@ def make_exported(report: ExportReport, folder: Path) -> Exported:
     """With a file that is there."""
     path = folder / "blockviz-demo-3of60.zip"
     path.write_bytes(b"PK" + bytes(98))
-    return Exported(report, path, 100)
+    return Exported(report, path, 100, f"# {report.data} without {len(report.removed)} blocks")

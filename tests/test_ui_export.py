@@ -146,6 +146,7 @@ def test_the_file_is_offered_with_its_checks(engine, export, visitor, tmp_path):
     assert facts["Perplexity"].startswith("32.9 → 41.2 (+25.1")
     assert "from_pretrained" in view["code"] and "trust_remote_code" not in view["code"]
     assert not found["export_note"]["text"]
+    assert found["model_card"]["visible"] and "without 3 blocks" in found["model_card"]["value"]
 
 
 @pytest.mark.parametrize(
@@ -220,9 +221,11 @@ def test_an_archive_holds_the_files_as_they_are(engine, visitor, tmp_path):
     folder = tmp_path / "blockviz-demo-3of60"
     folder.mkdir()
     (folder / "model.safetensors").write_bytes(bytes(range(256)) * 9)
+    (folder / "README.md").write_text("# A card")
     report = make_report(engine.info, request_of(engine, visitor, *form()))
     found = run(archive(folder, report))
-    assert not folder.exists() and found.n_bytes == found.archive.stat().st_size
+    assert not folder.exists() and found.card == "# A card"
+    assert found.n_bytes == found.archive.stat().st_size
     with zipfile.ZipFile(found.archive) as opened:
         assert opened.read("blockviz-demo-3of60/model.safetensors") == bytes(range(256)) * 9
         assert {i.compress_type for i in opened.infolist()} == {zipfile.ZIP_STORED}

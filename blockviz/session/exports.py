@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from blockviz.export.names import CARD
 from blockviz.types import Done, Events, ExportReport, Progress
 
 KEEP_SECONDS = 30 * 60
@@ -19,11 +20,13 @@ KEEP_SECONDS = 30 * 60
 
 @dataclass(frozen=True)
 class Exported:
-    """What came of an export so far; archive: the file to fetch, None until there is one."""
+    """What came of an export so far; archive: the file to fetch, None until there is one; card: the
+    text of the model card in it."""
 
     report: ExportReport
     archive: Path | None = None
     n_bytes: int = 0
+    card: str = ""
 
 
 @dataclass
@@ -65,14 +68,14 @@ def archive(folder: Path, report: ExportReport) -> Events:
 
     Nothing is compressed: weights do not get smaller by it.
     """
-    target = folder.with_suffix(".zip")
+    target, card = folder.with_suffix(".zip"), (folder / CARD).read_text(encoding="utf-8")
     files = sorted(folder.iterdir())
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as out:
         for n, path in enumerate(files):
             yield Progress("packing the files", n, len(files), path.name)
             out.write(path, f"{folder.name}/{path.name}")
     shutil.rmtree(folder)
-    yield Done(Exported(report, target, target.stat().st_size))
+    yield Done(Exported(report, target, target.stat().st_size, card))
 
 
 def archive_name(model: str, n_removed: int, n_blocks: int) -> str:

@@ -44,6 +44,8 @@ class Visitor:
     comparisons: tuple[str, ...] = ()
     # The last export of this visitor.
     export_key: str = ""
+    # The correction of the last recipe that was opened: offered beside the others.
+    fix: str = ""
     removed: tuple[str, ...] = ()
     past: tuple[tuple[str, ...], ...] = ()
     future: tuple[tuple[str, ...], ...] = ()

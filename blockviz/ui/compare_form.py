@@ -37,6 +37,7 @@ def choices(engine: Engine, visitor: Visitor) -> list[tuple[str, str]]:
     table = _last_table(engine, visitor)
     rows = table.rows[2:] if table else ()
     found |= {row.correction: visible(row_name(row)) for row in rows if ":" in row.correction}
+    found |= {visitor.fix: visible(visitor.fix)} if visitor.fix not in ("", NONE, *found) else {}
     return [*((title, label) for label, title in found.items()), ("None", NONE)]
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from blockviz.ui.screen import Update
 
 PREFERRED = "ppl"
+NO_CSV = {"text": "", "name": "blockviz-scores.csv", "label": "Download CSV"}
 BUTTONS = ("undo", "redo", "reset")
 
 
@@ -136,12 +137,11 @@ class Drawing:
         shown = tuple(table.metrics) if table else ()
         out: Update = {"readings": map_views.readings(self.engine.metrics(), shown)}
         if table is None or not shown:
-            blank = {"text": "", "name": "scores.csv"}
             return {
                 **out,
                 **self.heat(visitor, shade),
                 "table": {"headers": ["block"], "data": []},
-                "csv": blank,
+                "csv": NO_CSV,
             }
         intervals = self.intervals(visitor)
         headers, rows = score_rows(MetricMatrix.of(table, info), info, intervals)
@@ -149,7 +149,7 @@ class Drawing:
             **out,
             **self.heat(visitor, shade),
             "table": {"headers": headers, "data": rows},
-            "csv": {"text": csv_text(headers, rows), "name": "blockviz-scores.csv"},
+            "csv": {**NO_CSV, "text": csv_text(headers, rows)},
         }
 
     def heat(self, visitor: Visitor, shade: Any) -> Update:

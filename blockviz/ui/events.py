@@ -11,13 +11,14 @@ from blockviz.ui.compare_events import wire_compare
 from blockviz.ui.compare_handlers import CompareHandlers
 from blockviz.ui.curves_handlers import OUTPUTS as CURVES
 from blockviz.ui.curves_handlers import CurvesHandlers
-from blockviz.ui.export_events import wire_export
+from blockviz.ui.export_events import wire_export, wire_recipes
 from blockviz.ui.export_handlers import ExportHandlers
 from blockviz.ui.insight_cards import PAGES
 from blockviz.ui.insight_handlers import InsightHandlers, card_outputs
 from blockviz.ui.job_handlers import JobHandlers
 from blockviz.ui.live_handlers import LiveHandlers
 from blockviz.ui.map_handlers import MapHandlers
+from blockviz.ui.recipe_handlers import RecipeHandlers
 from blockviz.ui.repair_form import FORM as REPAIR
 from blockviz.ui.repair_handlers import LOOKED_AT, RepairHandlers
 from blockviz.ui.repair_handlers import OUTPUTS as REPAIRED
@@ -48,7 +49,8 @@ def wire(app: gr.Blocks, screen: Screen, engine: Engine, turns: Turns, jobs: Job
     """Joins every control to its handler."""
     live = LiveHandlers(engine, turns)
     plan, insights = MapHandlers(engine, turns), InsightHandlers(engine)
-    history = _history_events(screen, plan)
+    followed = wire_recipes(screen, RecipeHandlers(engine, turns), LOOK, PLAN)
+    history = [*_history_events(screen, plan), followed]
     search, curves = SearchHandlers(engine, jobs, turns), CurvesHandlers(engine, turns)
     applies = _search_events(screen, search, curves, history)
     changes = [*_plan_events(screen, plan), *history, *applies]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 View = dict[str, Any]
 NO_CHECKS: View = {"title": "", "lead": "", "rows": [], "facts": [], "code": "", "notes": []}
-OUTPUTS = ("export_checks", "export_note", "export_file")
+OUTPUTS = ("export_checks", "export_note", "export_file", "model_card")
 NO_FILE = "Nothing to download yet"
 
 
@@ -36,6 +36,7 @@ def drawn(engine: Engine, visitor: Visitor, job: JobView | None) -> Update:
             label=f"Download ZIP, {size(found.n_bytes)}" if is_there else NO_FILE,
             interactive=is_there,
         ),
+        "model_card": gr.update(value=found.card if is_there else "", visible=is_there),
     }
 
 

@@ -9,7 +9,25 @@ import gradio as gr
 from blockviz.ui.export_cards import OUTPUTS
 from blockviz.ui.export_form import FORM
 from blockviz.ui.export_handlers import DESCRIBED, ExportHandlers
+from blockviz.ui.recipe_handlers import FOLLOWED, OPENED, RecipeHandlers
 from blockviz.ui.screen import Screen
+
+
+def wire_recipes(
+    screen: Screen, recipes: RecipeHandlers, look: Sequence[str], plan: Sequence[str]
+) -> gr.events.Dependency:
+    """A recipe is shown before it is followed; the dependency is the one that changes the plan.
+
+    look, plan: what a change of the plan is drawn by, and what it is drawn into.
+    """
+    screen.listen(
+        screen["recipe_open"].upload, recipes.open, inputs=("visitor", "recipe_open"),
+        outputs=OPENED,
+    )  # fmt: skip
+    return screen.listen(
+        screen["recipe_use"].click, recipes.use, inputs=("visitor", "recipe_kept", *look),
+        outputs=(*plan, *FOLLOWED, *OPENED),
+    )  # fmt: skip
 
 
 def wire_export(

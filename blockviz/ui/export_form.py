@@ -85,6 +85,12 @@ def request_of(engine: Engine, visitor: Visitor, *form: Any) -> ExportRequest:
     )
 
 
+def fits(fix: str, engine: Engine) -> bool:
+    """Whether there is a correction of this name; its settings are checked when it is fitted."""
+    names = [card.name for card in engine.correction_cards()]
+    return fix == NONE or fix.partition(":")[0] in names
+
+
 def said(engine: Engine, request: ExportRequest, cards: tuple[ModeCard, ...]) -> dict[str, str]:
     """What will be written and checked, in words; why not, where the mode cannot carry it."""
     card = next((c for c in cards if c.mode == request.mode), None)

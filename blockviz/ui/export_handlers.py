@@ -13,6 +13,7 @@ from blockviz.ui.compare_cards import NO_WORDS
 from blockviz.ui.compare_form import NONE, choices
 from blockviz.ui.drawing import Drawing
 from blockviz.ui.job_handlers import JobHandlers
+from blockviz.ui.recipe_handlers import NO_RECIPE, saved
 from blockviz.ui.repair_rows import blocks
 from blockviz.ui.screen import Call, Update
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from blockviz.session import Engine
 
 DESCRIBED = ("export_says", "export_mode", "export_fix", "export_llama", "start_export",
-             *export_cards.OUTPUTS)  # fmt: skip
+             "recipe_save", *export_cards.OUTPUTS)  # fmt: skip
 START, NOTHING_CUT = "Write and check", "Nothing is removed yet"
 
 
@@ -34,7 +35,7 @@ class ExportHandlers:
         """A setting or the plan has changed: what would be written, and what is stale by now."""
         n = len(visitor.removed)
         has_cuts = bool(n) and visitor.model_key == self.engine.model_key
-        cards, words = (), NO_WORDS
+        cards, words, recipe = (), NO_WORDS, NO_RECIPE
         offered = choices(self.engine, visitor)
         fix = form[export_form.FORM.index("export_fix")]
         try:
@@ -42,11 +43,13 @@ class ExportHandlers:
             cards = self.engine.export_modes(plan) if has_cuts else ()
             request = export_form.request_of(self.engine, visitor, *form)
             words = export_form.said(self.engine, request, cards)
+            recipe = saved(self.engine.info, request)
         except BlockvizError as error:
             words = {**NO_WORDS, **({"text": str(error)} if n else {})}
         return {
             **export_cards.drawn(self.engine, visitor, self.jobs.own_job(jobs)),
             "export_says": words,
+            "recipe_save": recipe,
             "export_mode": gr.update(choices=export_form.mode_choices(cards)),
             "export_fix": gr.update(
                 choices=offered, value=fix if fix in [v for _, v in offered] else NONE

@@ -14,6 +14,7 @@ from blockviz.ui.export_form import mode_choices
 from blockviz.ui.export_handlers import NOTHING_CUT
 from blockviz.ui.job_handlers import MAX_SAMPLES, MAX_SEQ_LEN
 from blockviz.ui.parts import heading, part
+from blockviz.ui.recipe_handlers import NO_RECIPE
 from blockviz.ui.screen import Screen
 from blockviz.ui.text_fields import number_field, text_field
 
@@ -37,6 +38,10 @@ def build_export(screen: Screen, engine: Engine) -> None:
             screen.add("export_file", gr.DownloadButton(
                 NO_FILE, interactive=False, variant="primary", elem_id="export-file"
             ))  # fmt: skip
+        screen.add("model_card", gr.Textbox(
+            label="Model card, README.md in the file", lines=6, max_lines=16, interactive=False,
+            visible=False, elem_id="model-card",
+        ))  # fmt: skip
 
 
 def _settings(screen: Screen, engine: Engine) -> None:
@@ -69,3 +74,17 @@ def _settings(screen: Screen, engine: Engine) -> None:
         screen.add("start_export", gr.Button(
             NOTHING_CUT, variant="primary", interactive=False, elem_id="start-export"
         ))  # fmt: skip
+    with gr.Accordion("Recipe: the same again, here or on the command line", open=False,
+                      elem_id="recipe"):  # fmt: skip
+        screen.add("recipe_says", part("about", NO_WORDS, elem_id="recipe-says"))
+        with gr.Row(elem_classes=["bv-controls"]):
+            screen.add("recipe_save", part("save", NO_RECIPE, elem_id="recipe-save"))
+            screen.add("recipe_open", gr.UploadButton(
+                "Open a recipe", file_types=[".json"], size="sm", scale=0, min_width=160,
+                elem_id="recipe-open",
+            ))  # fmt: skip
+            screen.add("recipe_use", gr.Button(
+                "Use this recipe", variant="primary", size="sm", scale=0, min_width=160,
+                visible=False, elem_id="recipe-use",
+            ))  # fmt: skip
+        screen.add("recipe_kept", gr.State(None))

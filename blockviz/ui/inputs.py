@@ -143,7 +143,7 @@ def json_file(raw: Any, name: str) -> tuple[Any, str]:
         return json.loads(path.read_text("utf-8")), path.stem[:60]
     except (OSError, ValueError, RecursionError) as error:
         raise BadInput(
-            asked, "It is not JSON in UTF-8.", "Give a file that blockviz score --out has written."
+            asked, "It is not JSON in UTF-8.", "Give a file that blockviz has written."
         ) from error
 
 

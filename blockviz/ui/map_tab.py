@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import gradio as gr
 
+from blockviz.ui.drawing import NO_CSV
 from blockviz.ui.live_handlers import MAX_NEW_TOKENS
 from blockviz.ui.parts import heading, part
 from blockviz.ui.screen import Screen, Update
@@ -74,7 +75,7 @@ def _heat(screen: Screen) -> None:
                 elem_id="table", buttons=["fullscreen", "copy"],
             ))  # fmt: skip
             with gr.Row(elem_classes=["bv-controls"]):
-                screen.add("csv", part("csv", {"text": "", "name": ""}))
+                screen.add("csv", part("save", NO_CSV, elem_id="csv"))
                 screen.add("import_scores", gr.UploadButton(
                     "Add scores from a JSON file", file_types=[".json"], size="sm", scale=0,
                     elem_id="import-scores", min_width=220,

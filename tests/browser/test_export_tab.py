@@ -62,3 +62,26 @@ def test_hostile_words_stay_text(serve, visit):
     page.locator("#start-export").click()
     expect(page.locator("#export-checks")).to_contain_text("10 of 10 checks passed")
     assert page.evaluate("window.pwned") is None
+
+
+@pytest.mark.parametrize("width", [1440, 390])
+def test_a_recipe_is_saved_opened_and_followed(serve, visit, width, tmp_path):
+    page = opened(visit, serve(), PLAN, viewport={"width": width, "height": 900})
+    expect(page.locator("#start-export")).to_have_text("Write and check without 3 blocks")
+    page.get_by_text("Recipe: the same again").click()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save the recipe").click()
+    path = tmp_path / "blockviz_recipe.json"
+    download.value.save_as(path)
+    page.locator("#reset").click()
+    expect(page.locator("#start-export")).to_have_text("Nothing is removed yet")
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Open a recipe").click()
+    chooser.value.set_files(path)
+    expect(page.locator("#recipe-says")).to_contain_text("without 3 blocks")
+    # Nothing has changed before it is confirmed.
+    expect(page.locator("#start-export")).to_have_text("Nothing is removed yet")
+    page.locator("#recipe-use").click()
+    expect(page.locator("#start-export")).to_have_text("Write and check without 3 blocks")
+    expect(page.locator("#recipe-use")).to_be_hidden()
+    assert page.evaluate(PAST_THE_EDGE) == []

@@ -1,6 +1,6 @@
-const button = h("button", { type: "button", class: "bv-button" }, "Download CSV");
+const button = h("button", { type: "button", class: "bv-button" });
 button.addEventListener("click", () => {
-  const address = URL.createObjectURL(new Blob([props.value.text], { type: "text/csv;charset=utf-8" }));
+  const address = URL.createObjectURL(new Blob([props.value.text], { type: "text/plain;charset=utf-8" }));
   const link = h("a", { href: address, download: props.value.name });
   document.body.append(link);
   link.click();
@@ -8,4 +8,7 @@ button.addEventListener("click", () => {
   setTimeout(() => URL.revokeObjectURL(address), 1000);
 });
 root.replaceChildren(button);
-draw((v) => (button.disabled = !v.text));
+draw((v) => {
+  button.disabled = !v.text;
+  button.textContent = v.label;
+});

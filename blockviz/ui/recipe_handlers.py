@@ -1,0 +1,124 @@
+"""Recipes on the Export tab: saved as they stand, opened, shown, and followed when confirmed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from blockviz.errors import BadInput
+from blockviz.plots import visible
+from blockviz.session import Visitor
+from blockviz.session.export_views import ExportRequest
+from blockviz.session.recipe_file import RecipeFile, recipe_from_json, recipe_to_json
+from blockviz.types import ModelInfo
+from blockviz.ui import inputs
+from blockviz.ui.compare_cards import NO_WORDS
+from blockviz.ui.compare_form import NONE
+from blockviz.ui.drawing import Drawing
+from blockviz.ui.export_form import MODES, fits
+from blockviz.ui.repair_rows import blocks
+from blockviz.ui.screen import Call, Update
+from blockviz.ui.search_handlers import applied
+from blockviz.ui.turns import Turns
+from blockviz.ui.words import TIMES, grouped, short
+
+if TYPE_CHECKING:
+    from blockviz.session import Engine
+
+NO_RECIPE = {"text": "", "name": "blockviz_recipe.json", "label": "Save the recipe"}
+OPENED = ("recipe_kept", "recipe_says", "recipe_use")
+# A key of `fit` or of `evaluation` -> the field of the form.
+FIT = {"text": "export_text", "n_samples": "export_samples", "seq_len": "export_seq_len",
+       "n_skip": "export_skip", "seed": "export_seed"}  # fmt: skip
+EVALUATION = {"text": "shown_text", "n_samples": "shown_samples", "seq_len": "shown_seq_len"}
+FOLLOWED = ("export_mode", "export_fix", "export_llama", *FIT.values(), *EVALUATION.values())
+
+
+def saved(info: ModelInfo, request: ExportRequest) -> dict[str, str]:
+    """The recipe of the page as it stands, as a file to save."""
+    fix = request.repair.corrections[0] if request.repair else NONE
+    recipe = recipe_to_json(info, request, fix)
+    return {**NO_RECIPE, "text": json.dumps(recipe, indent=1, ensure_ascii=False) + "\n"}
+
+
+class RecipeHandlers:
+    """What a file says is shown first: nothing changes before it is confirmed."""
+
+    def __init__(self, engine: Engine, turns: Turns) -> None:
+        self.engine, self.turns, self.drawing = engine, turns, Drawing(engine)
+
+    def open(self, call: Call, visitor: Visitor, file: Any) -> Update:
+        """A recipe was uploaded."""
+        self.drawing.check_model(visitor)
+        data, name = inputs.json_file(file, "A recipe")
+        found = recipe_from_json(data, name)
+        found.plan.check(self.engine.info)
+        if not fits(found.correction, self.engine):
+            raise BadInput(
+                f"The recipe {name} was to be followed.",
+                f"Its correction {visible(found.correction, 80)!r} is none of this version.",
+                "Use the version of blockviz that wrote it.",
+            )
+        return {
+            "recipe_kept": found,
+            "recipe_says": {**NO_WORDS, "text": _said(found), "note": self._note(found)},
+            "recipe_use": gr.update(visible=not found.is_from_state),
+        }
+
+    def use(self, call: Call, visitor: Visitor, kept: Any, metric: Any, shade: Any) -> Update:
+        """The recipe that is shown is followed: its plan, its repair, its texts."""
+        if not isinstance(kept, RecipeFile):
+            raise BadInput("A recipe was to be followed.", "None is open.", "Open one first.")
+        fix = kept.correction
+        changed = applied(
+            self.drawing, self.turns, call, replace(visitor, fix=fix), kept.plan.removed,
+            metric, shade,
+        )  # fmt: skip
+        fields = {FIT[key]: value for key, value in kept.fit.items()}
+        fields |= {EVALUATION[key]: value for key, value in kept.evaluation.items()}
+        fields |= {"export_mode": kept.mode, "export_llama": kept.as_llama}
+        offered = gr.update(choices=[(visible(fix), fix)], value=fix)
+        return {
+            **changed,
+            **{name: gr.update(value=value) for name, value in fields.items()},
+            "export_fix": offered,
+            "recipe_kept": None,
+            "recipe_says": NO_WORDS,
+            "recipe_use": gr.update(visible=False),
+        }
+
+    def _note(self, found: RecipeFile) -> str:
+        if found.is_from_state:
+            return (
+                "Its correction was fitted before and is not in this file: follow it on the "
+                "command line, with --state."
+            )
+        if found.plan.model and found.plan.model != self.engine.info.name:
+            return (
+                f"It was written for {visible(found.plan.model, 120)}; the model here is "
+                f"{self.engine.info.name}."
+            )
+        return ""
+
+
+def _said(found: RecipeFile) -> str:
+    parts = [f"{visible(found.plan.model, 120) or 'A model'} without "
+             f"{blocks(len(found.plan.removed))}"]  # fmt: skip
+    if found.correction != NONE:
+        fit = ""
+        if {"text", "n_samples", "seq_len"} <= set(found.fit):
+            windows = f"{grouped(found.fit['n_samples'])} {TIMES} {grouped(found.fit['seq_len'])}"
+            fit = f", fitted on {windows} tokens of {visible(found.fit['text'], 80)}"
+        parts.append(f"repaired by {visible(found.correction, 80)}{fit}")
+    parts.append(f"written {MODES[found.mode][:1].lower()}{MODES[found.mode][1:]}")
+    before, after = (found.perplexities.get(k) for k in ("original", "exported"))
+    measured = ""
+    if before is not None and after is not None:
+        measured = (
+            f" Its perplexity went from {short(before)} to {short(after)} on "
+            f"{visible(found.data, 160)}."
+        )
+    return f"{'; '.join(parts)}.{measured}"
