@@ -396,6 +396,12 @@ class FakeEngine:
 
         return self._start("export", 2 * len(parts), finish, so_far)
 
+    def start_push(
+        self, export_key: str, repo_id: str, token: str, *, is_private: bool, owner: str
+    ) -> str:
+        self.calls.append(f"push {repo_id} {'private' if is_private else 'public'} {token}")
+        return self._start("push", 2, lambda: {"pushed": f"https://hub.example/{repo_id}"})
+
     def sizes(self, plan: PruningPlan) -> Sizes:
         return Sizes.of(self.info, plan)
 

@@ -1,11 +1,13 @@
 """A Hugging Face hub on this machine, for tests: repositories in memory behind http.server.
 
 It answers what the hub's library asks for public repositories, with the headers that it reads
-(commit, etag, error code), and keeps a record of every request and whether it carried a token.
+(commit, etag, error code), and keeps a record of every request and whether it carried a token. Who
+sends the token `writes` may make, fill and delete repositories; weights go up as large files do.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import threading
@@ -54,6 +56,11 @@ class FakeHub:
     endpoint: str = ""
     requests: list[tuple[str, str]] = field(default_factory=list)
     tokens: list[str] = field(default_factory=list)
+    # Large files by their sum; private: the repositories that were made so; refuses: a word of a
+    # path at which an upload fails.
+    large: dict[str, bytes] = field(default_factory=dict)
+    private: set[str] = field(default_factory=set)
+    refuses: str = ""
 
     def find(self, parts: list[str]) -> tuple[str, Repo | None, list[str]]:
         """(id, repository, the rest of the path) of a path split at its slashes."""
@@ -78,17 +85,91 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._answer(self.rfile.read(int(self.headers.get("Content-Length", 0))))
 
+    def do_PUT(self) -> None:
+        self._answer(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+
+    def do_DELETE(self) -> None:
+        self._answer(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+
     def _answer(self, body: bytes = b"") -> None:
         path = unquote(urlsplit(self.path).path).strip("/")
         self.hub.requests.append((self.command, path))
         if self.headers.get("Authorization"):
             self.hub.tokens.append(self.headers["Authorization"])
         parts = path.split("/")
-        if parts[0] == "api":
+        if path == "api/validate-yaml":
+            self._json({"errors": [], "warnings": []})
+        elif self.command != "HEAD" and self._writes(parts, body):
+            pass
+        elif parts[0] == "api":
             kind, parts = parts[1], parts[1:] if parts[1] == "datasets" else parts[2:]
             self._api(kind, parts, body)
         else:
             self._file(parts)
+
+    def _writes(self, parts: list[str], body: bytes) -> bool:
+        """Answers what changes a repository; False for everything else."""
+        is_repo = parts[:2] == ["api", "repos"]
+        is_upload = self.command == "PUT" or parts[-1] in ("batch", "verify")
+        is_commit = parts[:2] == ["api", "models"] and parts[-2] in ("preupload", "commit")
+        if not (is_repo or is_upload or is_commit):
+            return False
+        is_allowed = self.headers.get("Authorization") == "Bearer writes" or self.command == "PUT"
+        if not is_allowed:
+            self._fail(403, "Forbidden")
+        elif self.hub.refuses and self.hub.refuses in "/".join(parts):
+            self._fail(400, "Refused")
+        elif is_repo:
+            self._repository(json.loads(body))
+        elif self.command == "PUT":
+            self.hub.large[parts[-1]] = body
+            self._json({})
+        elif parts[-1] == "batch":
+            href = f"{self.hub.endpoint}/large"
+            objects = [
+                {**o, "actions": {"upload": {"href": f"{href}/{o['oid']}"}}}
+                for o in json.loads(body)["objects"]
+            ]
+            self._json({"transfer": "basic", "objects": objects})
+        elif parts[-2] == "preupload":
+            files = [
+                {
+                    "path": f["path"],
+                    "uploadMode": "lfs" if f["path"].endswith(".safetensors") else "regular",
+                    "shouldIgnore": False,
+                }
+                for f in json.loads(body)["files"]
+            ]
+            self._json({"files": files})
+        else:
+            self._commit("/".join(parts[2:4]), body)
+        return True
+
+    def _repository(self, asked: dict[str, Any]) -> None:
+        name = f"{asked.get('organization') or 'ada'}/{asked['name']}"
+        if self.command == "DELETE":
+            self.hub.repos.pop(name, None)
+            self._json({})
+        elif name in self.hub.repos:
+            self._fail(409, "Conflict")
+        else:
+            self.hub.repos[name] = Repo({})
+            if asked.get("visibility") == "private" or asked.get("private"):
+                self.hub.private.add(name)
+            self._json({"url": f"{self.hub.endpoint}/{name}", "name": name})
+
+    def _commit(self, name: str, body: bytes) -> None:
+        files = dict(self.hub.repos[name].files)
+        for line in body.splitlines():
+            entry = json.loads(line)
+            value = entry["value"]
+            if entry["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif entry["key"] == "lfsFile":
+                files[value["path"]] = self.hub.large[value["oid"]]
+        self.hub.repos[name] = Repo(files)
+        sha = self.hub.repos[name].sha
+        self._json({"commitOid": sha, "commitUrl": f"{self.hub.endpoint}/{name}/commit/{sha}"})
 
     def _api(self, kind: str, parts: list[str], body: bytes) -> None:
         repo_id, repo, rest = self.hub.find(parts)

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import gradio
 import pytest
 from fake_engine import HOSTILE, FakeEngine
 from fake_export import make_exported, make_report
@@ -20,6 +21,7 @@ from blockviz.ui.export_form import FORM, mode_choices, request_of, said
 from blockviz.ui.export_handlers import DESCRIBED, ExportHandlers
 from blockviz.ui.found import step_of, with_found
 from blockviz.ui.job_handlers import NO_JOBS, JobHandlers
+from blockviz.ui.launch import build_app
 from blockviz.ui.screen import Call, to_outputs
 from blockviz.ui.turns import Turns
 
@@ -117,14 +119,14 @@ def test_every_way_to_write_says_what_it_saves(engine, export, visitor):
 
 
 def test_an_export_starts_one_job_and_a_second_one_waits(engine, export, visitor):
-    started = export.start(Call("s"), visitor, dict(NO_JOBS), *form())
+    export.start(Call("s"), visitor, dict(NO_JOBS), *form())
     assert engine.calls == ["export stock-compact"]
     slow = FakeEngine(step=5.0, is_ready=True)
     other = ExportHandlers(slow, JobHandlers(slow, Turns()))
     begun = other.start(Call("s"), visitor, dict(NO_JOBS), *form())
     with pytest.raises(BlockvizError, match="still"):
         other.start(Call("s"), visitor, begun["jobs"], *form())
-    assert started["export_note"]["text"].startswith("Writing:")
+    assert begun["export_note"]["text"].startswith("Writing:")
 
 
 def kept(engine: FakeEngine, visitor: Visitor, folder: Path, *, is_whole: bool = True) -> Visitor:
@@ -241,3 +243,51 @@ def test_an_archive_holds_the_files_as_they_are(engine, visitor, tmp_path):
 )
 def test_the_name_of_a_file_is_plain(model, name):
     assert archive_name(model, 14, 60) == name
+
+
+def pushes(
+    export: ExportHandlers, visitor: Visitor, token: str, repo="ada/smaller", is_private=None
+):
+    return export.push(Call("s", token=token), visitor, dict(NO_JOBS), repo, is_private)
+
+
+def test_a_push_is_in_the_name_of_who_signed_in(engine, export, visitor, tmp_path):
+    mine = kept(engine, visitor, tmp_path)
+    with pytest.raises(BlockvizError, match="Nobody has signed in"):
+        pushes(export, mine, "")
+    update = pushes(export, mine, "secret")
+    to_outputs(("jobs", "browser", "job", "timer", *export_cards.OUTPUTS), update)
+    assert engine.calls == ["push ada/smaller private secret"]
+    assert "secret" not in repr(Call("s", token="secret"))
+    with pytest.raises(BlockvizError):
+        pushes(export, mine, "secret", repo=["ada/smaller"])
+
+
+@pytest.mark.parametrize(
+    ("job", "words"),
+    [
+        (JobView("j", "push", "running"), "Pushing: a repository appears once"),
+        (JobView("j", "push", "done", result={"pushed": "https://h/ada/x"}), "Pushed to https://h"),
+        (JobView("j", "push", "failed", error="Refused."), "Nothing was pushed. Refused."),
+        (JobView("j", "push", "cancelled"), "Nothing was pushed."),
+    ],
+)
+def test_where_a_push_is_stands_beside_the_file(engine, visitor, tmp_path, job, words):
+    found = export_cards.drawn(engine, kept(engine, visitor, tmp_path), job)
+    assert words in found["export_note"]["text"] and found["export_file"]["interactive"]
+
+
+def test_sign_in_is_offered_on_a_space_that_has_it_and_nowhere_else(engine, monkeypatch):
+    """Elsewhere gradio's button would lend everybody the token of the machine."""
+    monkeypatch.setenv("SYSTEM", "spaces")
+    # Gradio reads these once, when it is imported.
+    for name in ("CLIENT_ID", "CLIENT_SECRET", "SCOPES"):
+        monkeypatch.setattr(gradio.oauth, f"OAUTH_{name}", "x")
+    monkeypatch.setattr(gradio.oauth, "OPENID_PROVIDER_URL", "https://hub.example")
+    for space, client, is_there in (("", "", False), ("me/space", "", False),
+                                    ("me/space", "id", True)):  # fmt: skip
+        monkeypatch.setenv("SPACE_ID", space)
+        monkeypatch.setenv("OAUTH_CLIENT_ID", client)
+        app = build_app(engine)
+        kinds = [type(block).__name__ for block in app.blocks.values()]
+        assert ("LoginButton" in kinds) == is_there

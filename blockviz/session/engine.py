@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from blockviz.compute_lock import ComputeLock, steps
+from blockviz.errors import BadInput
 from blockviz.job_view import JobView
 from blockviz.jobs import Jobs
 from blockviz.models.convert import can_be_llama
@@ -42,6 +43,7 @@ from blockviz.session.views import (
 from blockviz.session.work import Work
 from blockviz.session.writing import write_pair
 from blockviz.sources import cache_dir
+from blockviz.sources.hub_push import check_repo_id
 from blockviz.store import JsonFolder, Store
 from blockviz.types import (
     Done,
@@ -218,6 +220,26 @@ class Engine(Work):
         self._allowance.take(address)
         request = replace(request, n_copies=2, spare_bytes=self.limits.spare_disk_bytes)
         return self.jobs.submit("export", lambda: self._export(request, owner), owner=owner)
+
+    def start_push(
+        self, export_key: str, repo_id: str, token: str, *, is_private: bool, owner: str
+    ) -> str:
+        """The id of a job whose result is {"pushed": address}. The token is kept no longer."""
+        check_repo_id(repo_id)
+        found = self.exported(export_key)
+        if found is None or found.archive is None or not found.archive.exists():
+            raise BadInput(
+                f"An export was to be pushed to {repo_id}.",
+                "Its file is not there any more, as files are deleted after half an hour.",
+                "Write it again, then push it.",
+            )
+        archive = found.archive
+        return self.jobs.submit(
+            "push",
+            lambda: self._push(archive, repo_id, token, is_private=is_private),
+            owner=owner,
+            weight="light",
+        )
 
     @property
     def export_root(self) -> Path:

@@ -36,6 +36,7 @@ from blockviz.session.scoring import check_request, score_windows
 from blockviz.session.search_views import PairsRequest, SearchRequest
 from blockviz.session.searching import search_windows
 from blockviz.session.views import Limits, ScoreRequest
+from blockviz.sources.hub_push import push_archive
 from blockviz.store import Store, key
 from blockviz.types import (
     Comparison,
@@ -202,6 +203,12 @@ class Work(Results):
         finally:
             if not is_there:
                 self._exports.drop(place)
+
+    def _push(
+        self, archive: Path, repo_id: str, token: str, *, is_private: bool
+    ) -> Iterator[Progress | Done]:
+        address = yield from passing(push_archive(archive, repo_id, token, is_private=is_private))
+        yield Done({"pushed": address})
 
     def _ledger(self, model: BlockModel, metric: Any, engine: str) -> Ledger:
         return open_ledger(model, metric, engine=engine, folder=self._records)

@@ -44,6 +44,8 @@ def state_of(
     visitor: Visitor, found: Exported | None, job: JobView | None, *, is_there: bool
 ) -> str:
     """Running, failed, stale or gone, in words; nothing where the file is what the Map shows."""
+    if job is not None and job.kind == "push":
+        return pushed(job)
     is_ours = job is not None and job.kind == "export"
     if is_ours and not job.is_over:
         return "Writing: the file is offered once every check has passed."
@@ -60,6 +62,15 @@ def state_of(
         n = len(found.report.removed)
         return f"The file is of {blocks(n)}; another set is off on the Map now."
     return ""
+
+
+def pushed(job: JobView) -> str:
+    """How far a push has come, and where the files are."""
+    if not job.is_over:
+        return "Pushing: a repository appears once every file is there."
+    if job.state == "done" and isinstance(job.result, dict):
+        return f"Pushed to {visible(str(job.result.get('pushed', '')), 200)}."
+    return f"Nothing was pushed. {job.error or ''}".strip()
 
 
 def checks_view(found: Exported) -> View:

@@ -9,6 +9,7 @@ import gradio as gr
 from blockviz.ui.export_cards import OUTPUTS
 from blockviz.ui.export_form import FORM
 from blockviz.ui.export_handlers import DESCRIBED, ExportHandlers
+from blockviz.ui.export_tab import can_sign_in
 from blockviz.ui.recipe_handlers import FOLLOWED, OPENED, RecipeHandlers
 from blockviz.ui.screen import Screen
 
@@ -50,6 +51,11 @@ def wire_export(
     for trigger in settled:
         screen.listen(trigger, export.describe, inputs=(*own, *FORM), outputs=DESCRIBED, **last)
     screen.listen(screen["job"].exported, export.draw, inputs=own, outputs=OUTPUTS, **last)
+    if can_sign_in():
+        screen.listen(
+            screen["push"].click, export.push, inputs=(*own, "push_repo", "push_private"),
+            outputs=(*started, *OUTPUTS), is_signed=True,
+        )  # fmt: skip
     screen.listen(
         screen["start_export"].click, export.start, inputs=(*own, *FORM),
         outputs=(*started, *OUTPUTS),

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from blockviz.errors import BlockvizError
+from blockviz.errors import BadInput, BlockvizError
 from blockviz.session import Visitor
-from blockviz.ui import export_cards, export_form
+from blockviz.ui import export_cards, export_form, inputs
 from blockviz.ui.compare_cards import NO_WORDS
 from blockviz.ui.compare_form import NONE, choices
 from blockviz.ui.drawing import Drawing
+from blockviz.ui.inputs import MAX_ID_CHARS
 from blockviz.ui.job_handlers import JobHandlers
 from blockviz.ui.recipe_handlers import NO_RECIPE, saved
 from blockviz.ui.repair_rows import blocks
@@ -66,6 +67,25 @@ class ExportHandlers:
         self.drawing.check_model(visitor)
         who = {"owner": call.session, "address": call.address}
         started = self.jobs.begin(jobs, lambda: self.engine.start_export(request, **who))
+        job = self.jobs.own_job(started["jobs"])
+        return {**started, **export_cards.drawn(self.engine, visitor, job)}
+
+    def push(self, call: Call, visitor: Visitor, jobs: Any, repo: Any, is_private: Any) -> Update:
+        """The button that sends the file to the Hub, in the name of whoever has signed in."""
+        name = inputs.text(repo or "", "The repository", max_chars=MAX_ID_CHARS).strip()
+        if not call.token:
+            raise BadInput(
+                "The file was to be pushed to the Hub.",
+                "Nobody has signed in on this page.",
+                "Press Sign in with Hugging Face first.",
+            )
+        started = self.jobs.begin(
+            jobs,
+            lambda: self.engine.start_push(
+                visitor.export_key, name, call.token,
+                is_private=is_private is not False, owner=call.session,
+            ),
+        )  # fmt: skip
         job = self.jobs.own_job(started["jobs"])
         return {**started, **export_cards.drawn(self.engine, visitor, job)}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import gradio as gr
@@ -42,6 +43,29 @@ def build_export(screen: Screen, engine: Engine) -> None:
             label="Model card, README.md in the file", lines=6, max_lines=16, interactive=False,
             visible=False, elem_id="model-card",
         ))  # fmt: skip
+        if can_sign_in():
+            _push(screen)
+
+
+def can_sign_in() -> bool:
+    """Whether this is a Space with sign-in: elsewhere gradio would lend every visitor the token of
+    the machine."""
+    is_space = os.environ.get("SYSTEM") == "spaces" and os.environ.get("SPACE_ID")
+    return bool(is_space and os.environ.get("OAUTH_CLIENT_ID"))
+
+
+def _push(screen: Screen) -> None:
+    with gr.Accordion("Push to the Hub", open=False, elem_id="push-panel"):
+        gr.LoginButton(size="sm")
+        with gr.Row(elem_classes=["bv-fields"]):
+            screen.add("push_repo", gr.Textbox(
+                label="New repository, owner/name", max_lines=1, scale=2, elem_id="push-repo",
+                info="One that is there already is never written to. The licence is the model's.",
+            ))  # fmt: skip
+            screen.add("push_private", gr.Checkbox(
+                value=True, label="Private", elem_id="push-private", min_width=120
+            ))  # fmt: skip
+            screen.add("push", gr.Button("Push", elem_id="push", scale=0, min_width=120))
 
 
 def _settings(screen: Screen, engine: Engine) -> None:

@@ -6,7 +6,7 @@ import inspect
 import logging
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -23,12 +23,16 @@ Handler = Callable[..., "Update | Iterator[Update]"]
 
 @dataclass(frozen=True)
 class Call:
-    """Who called a handler and what the event carried; `data` and `query` are untrusted."""
+    """Who called a handler and what the event carried; `data` and `query` are untrusted.
+
+    token: of the visitor who has signed in, for handlers that were asked for with `is_signed`.
+    """
 
     session: str = ""
     data: Mapping[str, Any] = field(default_factory=dict)
     query: Mapping[str, str] = field(default_factory=dict)
     address: str = ""
+    token: str = field(default="", repr=False)
 
 
 def error_view(text: str) -> dict[str, str]:
@@ -83,6 +87,7 @@ class Screen:
         *,
         inputs: Sequence[str] = (),
         outputs: Sequence[str] = (),
+        is_signed: bool = False,
         **event: Any,
     ) -> Any:
         """The gradio dependency. `outputs` always include the error box."""
@@ -90,6 +95,7 @@ class Screen:
         is_stream = inspect.isgeneratorfunction(handler)
         wrap = _streamed if is_stream else _plain
         run = wrap(handler, names, tuple(inputs), self.visitors)
+        run = _signed(run) if is_signed else run
         settings = {"queue": is_stream, "show_progress": "hidden", "api_visibility": "private"}
         return trigger(
             run,
@@ -120,11 +126,23 @@ def _call_of(event: gr.EventData | None, request: gr.Request | None) -> Call:
     )
 
 
+def _signed(run: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
+    """The same with the token of whoever has signed in; gradio fills it in by its annotation."""
+
+    def signed(
+        event: gr.EventData, request: gr.Request, token: gr.OAuthToken | None, *values: Any
+    ) -> list[Any]:
+        return run(event, request, *values, token=token.token if token else "")
+
+    return signed
+
+
 def _plain(
     handler: Handler, names: Sequence[str], inputs: Sequence[str], visitors: Visitors
 ) -> Callable[..., list[Any]]:
-    def run(event: gr.EventData, request: gr.Request, *values: Any) -> list[Any]:
-        call, given = _call_of(event, request), dict(zip(inputs, values, strict=True))
+    def run(event: gr.EventData, request: gr.Request, *values: Any, token: str = "") -> list[Any]:
+        call = replace(_call_of(event, request), token=token)
+        given = dict(zip(inputs, values, strict=True))
 
         def answer(visitor: Visitor | None) -> Update:
             merged: Update = {}
