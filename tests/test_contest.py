@@ -163,12 +163,12 @@ def test_block_plans_leave_no_more_than_layers_do(model, asked):
     """Whatever the order in which blocks go: too small a cut has room for another block."""
     info = model.info
     (block,) = entrants(("blockpruner",))
-    request = search_of(block, replace(asked, layers=2), info, 1)
+    request = search_of(block, {}, replace(asked, layers=2), info, 1)
     limit = int(request.ratio * info.n_parameters)
     sizes = sorted(b.n_parameters for b in info.blocks)
     assert limit - (sizes[0] - 1) >= size_of(info, 2)
     (layers,) = entrants(("shortgpt",))
-    assert search_of(layers, replace(asked, layers=2), info, 1).blocks == 2
+    assert search_of(layers, {}, replace(asked, layers=2), info, 1).blocks == 2
 
 
 def test_a_recipe_that_cannot_be_had_says_why_and_the_others_go_on(asked):

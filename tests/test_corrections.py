@@ -88,7 +88,7 @@ def learned(
 
 def counted(windows: CalibrationSet, correction: Correction) -> torch.Tensor:
     mask = windows.attention_mask.clone()
-    if correction.tokens == "skip_first":
+    if correction.tokens != "all":
         mask[:, 0] = False
     return mask
 
@@ -729,7 +729,7 @@ def test_T_RM_1_where_nothing_is_missing_updates_stay(toward: str):
 @pytest.mark.parametrize("toward", ["identity", "zero"])
 @pytest.mark.parametrize("case", LINEAR_WRITERS)
 def test_T_RM_2_changed_weights_are_a_hook_on_what_the_block_adds(case: str, toward: str):
-    how = ReplaceMe(ridge=0.01, toward=toward)
+    how = ReplaceMe(tokens="skip_first", ridge=0.01, toward=toward)
     model, repair = learned(case, LAYER_1, how)
     block, mask = BlockId(0, "mlp"), counted(WINDOWS, how)
     pruned = streams(model, LAYER_1, mask)[block]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -37,7 +37,7 @@ from blockviz.models.repaired import RepairedModel
 from blockviz.models.stage import Stage
 from blockviz.models.writers import watch_inputs, watch_writers, writer, writer_weight
 from blockviz.settings import label_of
-from blockviz.stats.pairs import ChannelMoments
+from blockviz.stats.pairs import ChannelMoments, LeastSquares
 from blockviz.types import BlockId, CalibrationSet, Done, Progress, run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -200,7 +200,7 @@ def test_t_wr_2_the_repaired_model_gives_the_streams_that_the_fit_ended_with(cas
     assert repair.fits
     for text, name in ((windows(), "after"), (windows(3, 20, 9), "held_after")):
         for met in repair.fits:
-            moments, skip = getattr(met, name), int(repair.correction.tokens == "skip_first")
+            moments, skip = getattr(met, name), int(repair.correction.tokens != "all")
             assert moments.n == len(text) * (20 - skip)
             if met.block in repair.inputs:
                 stream = _read(found, met.block, text)
@@ -323,7 +323,7 @@ def test_padding_never_enters_a_statistic(case: str, correction: Correction):
     other = CalibrationSet(junk, text.attention_mask, text.origin)
     found, expected = (fitted(case, SCATTERED, correction, windows=w) for w in (other, text))
     assert tiny.distance(logits(case, found), logits(case, expected)) < 1e-6
-    assert found.n_tokens == sum(lengths) - (10 if correction.tokens == "skip_first" else 0)
+    assert found.n_tokens == sum(lengths) - (0 if correction.tokens == "all" else 10)
     for a, b in zip(found.fits, expected.fits, strict=True):
         assert a.after.n == b.after.n == found.n_tokens
         torch.testing.assert_close(a.before.mean_u, b.before.mean_u, rtol=1e-6, atol=1e-6)
@@ -489,7 +489,7 @@ def _of_gaps(case: str, *, is_sequential: bool) -> list[tuple[np.ndarray, np.nda
 @pytest.mark.parametrize("is_sequential", [True, False])
 @pytest.mark.parametrize("case", CASES)
 def test_t_ridge_maps_of_two_gaps_are_those_of_numpy(case: str, is_sequential: bool):  # noqa: FBT001
-    repair = fitted(case, SCATTERED, Ridge(is_sequential=is_sequential))
+    repair = fitted(case, SCATTERED, Ridge(tokens="skip_first", is_sequential=is_sequential))
     expected = _of_gaps(case, is_sequential=is_sequential)
     for module, (matrix, shift) in zip(repair.maps.values(), expected, strict=True):
         np.testing.assert_allclose(module.matrix, matrix, rtol=1e-3, atol=2e-4)
@@ -595,6 +595,9 @@ def test_t_wr_5_a_huge_ridge_leaves_the_writer(case: str, correction: Correction
         assert tiny.distance(found.weight, writer_weight(shared(case), block)) < 1e-4
 
 
+UNANCHORED = WriterRefit(tokens="skip_first", writers="gap")
+
+
 @pytest.mark.parametrize("case", ["llama", "gpt2"])
 def test_a_refitted_writer_is_numpys_least_squares(case: str):
     """The last writer in front of the only gap, its features and streams told by a spy."""
@@ -608,7 +611,7 @@ def test_a_refitted_writer_is_numpys_least_squares(case: str):
     more = np.vstack([a, weight * np.eye(a.shape[1])])
     zeros = np.zeros((a.shape[1], t.shape[1]))
     change = np.linalg.lstsq(more, np.vstack([t, zeros]), rcond=None)[0]
-    found = fitted(case, ("2.attn",), WriterRefit(writers="gap")).writers[block]
+    found = fitted(case, ("2.attn",), UNANCHORED).writers[block]
     expected = writer_weight(shared(case), block).double().numpy() + change.T
     np.testing.assert_allclose(found.weight, expected, rtol=1e-4, atol=1e-5)
     bias = writer(shared(case), block).bias.detach().double().numpy()
@@ -626,10 +629,58 @@ def test_a_writer_without_a_bias_gets_none_and_least_squares_through_zero():
     more = np.vstack([a, weight * np.eye(a.shape[1])])
     zeros = np.zeros((a.shape[1], t.shape[1]))
     change = np.linalg.lstsq(more, np.vstack([t, zeros]), rcond=None)[0]
-    found = fitted(case, ("2.attn",), WriterRefit(writers="gap")).writers[block]
+    found = fitted(case, ("2.attn",), UNANCHORED).writers[block]
     expected = writer_weight(shared(case), block).double().numpy() + change.T
     np.testing.assert_allclose(found.weight, expected, rtol=1e-4, atol=1e-5)
     assert found.bias is None
+
+
+@pytest.mark.parametrize("is_centred", [True, False])
+@pytest.mark.parametrize("ridge", [0.0, 0.01])
+def test_anchors_are_rows_that_move_neither_means_nor_ridge(is_centred: bool, ridge: float):  # noqa: FBT001
+    """Held against numpy: the same rows, the means and the ridge of the others alone."""
+    rng = np.random.default_rng(3)
+    x, t = rng.normal(size=(400, 12)) + 2, rng.normal(size=(400, 5))
+    far, aim = 1e3 * rng.normal(size=(3, 12)), rng.normal(size=(3, 5))
+    sums = LeastSquares(12, 5)
+    sums.add(torch.from_numpy(x), torch.from_numpy(t))
+    sums.anchor(torch.from_numpy(far), torch.from_numpy(aim))
+    found = sums.solve(ridge, is_centred=is_centred).numpy()
+    means = (x.mean(0), t.mean(0)) if is_centred else (np.zeros(12), np.zeros(5))
+    own = x - means[0]
+    root = np.sqrt(ridge * (own**2).sum() / 12) * np.eye(12)
+    rows = np.vstack([own, far - means[0], root])
+    aims = np.vstack([t - means[1], aim - means[1], np.zeros((12, 5))])
+    np.testing.assert_allclose(found, np.linalg.lstsq(rows, aims, rcond=None)[0], atol=1e-8)
+    torch.testing.assert_close(sums.mean_x, torch.from_numpy(x.mean(0)))
+
+
+@pytest.mark.parametrize("correction", [WriterRefit(), ReplaceMe(), Ridge()], ids=label_of)
+def test_a_first_position_a_thousand_times_larger_stays_as_it_is(correction: Correction):
+    """It lies in a direction that other positions hardly have, which a fit that has not seen it
+    turns into anything; what is missing there is as little as elsewhere."""
+    size = tiny.HIDDEN
+    noise = torch.Generator().manual_seed(4)
+    rows = torch.randn(600, size, generator=noise)
+    rows[:, 0] *= 1e-3
+    large = torch.randn(4, size, generator=noise)
+    large[:, 0] = 1e4
+    missing, its = (torch.randn(n, size, generator=noise) for n in (600, 4))
+    place = Place(size, BlockId(1, "mlp"), (BlockId(2, "attn"),), weight=torch.eye(size))
+    anchor = Pair(large, large + its, torch.arange(4), update=large, features=large)
+    pair = Pair(rows, rows + missing, torch.arange(600), update=rows, features=rows)
+
+    def added(pair: Pair) -> torch.Tensor:
+        """What it does to the large position beside what was there."""
+        fitter = replace(correction, ridge=1e-9).fitter(place)
+        fitter.add(pair)
+        found = fitter.result()
+        if isinstance(found, Writing):
+            return large @ found.weight.T - large
+        return found(large) - large
+
+    assert added(pair).abs().max() > 100
+    assert added(replace(pair, anchor=anchor)).abs().max() < 5
 
 
 # --- refusals and memory --------------------------------------------------------------------------

@@ -26,6 +26,14 @@ TOKENS = {
     "label": "Positions to fit on",
     "choices": ("skip_first", "all"),
 }
+# Some models write a thousand times more at the first position than elsewhere, and every later
+# position looks there. It would outweigh all others; but a linear map that has not seen it does to
+# it what it likes. Anchored, it is a row of the least squares that says nothing of how large the
+# others are.
+ANCHORED = {
+    "label": "Positions to fit on",
+    "choices": ("anchored", "skip_first", "all"),
+}
 
 
 @dataclass(frozen=True)
@@ -35,7 +43,8 @@ class Pair:
     u: (token, hidden) float32, the pruned model's stream at the place, with everything in front of
     it corrected already; y: the whole model's there; window: (token,) int64, which window a row is
     of. update, features: of a writer's place, what it adds to the stream, (token, hidden), and what
-    it reads, (token, in). For `norm_out` u and y are behind the reader's norm.
+    it reads, (token, in). For `norm_out` u and y are behind the reader's norm. anchor: the same of
+    the first position of every window, where the correction asks for that.
     """
 
     u: torch.Tensor
@@ -43,6 +52,7 @@ class Pair:
     window: torch.Tensor
     update: torch.Tensor | None = None
     features: torch.Tensor | None = None
+    anchor: Pair | None = None
 
 
 @dataclass(frozen=True)

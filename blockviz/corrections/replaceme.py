@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from blockviz.corrections.base import CORRECTIONS, Correction, Pair, Place, Where, Writing
+from blockviz.corrections.base import ANCHORED, CORRECTIONS, Correction, Pair, Place, Where, Writing
 from blockviz.corrections.ridge import RIDGE
 from blockviz.stats.pairs import LeastSquares
 
@@ -20,6 +20,7 @@ class ReplaceMe(Correction):
     W <- T^T W, is exact. Published for a gap behind an MLP; here any last writer serves.
     """
 
+    tokens: str = field(default="anchored", metadata=ANCHORED)
     ridge: float = field(default=1e-2, metadata=RIDGE)
     toward: str = field(
         default="identity",
@@ -47,8 +48,13 @@ class _Fitter:
         self._sums = LeastSquares(place.hidden_size, place.hidden_size)
 
     def add(self, pair: Pair) -> None:
+        self._sums.add(pair.update, self._targets(pair))
+        if pair.anchor is not None:
+            self._sums.anchor(pair.anchor.update, self._targets(pair.anchor))
+
+    def _targets(self, pair: Pair) -> torch.Tensor:
         missing = pair.y - pair.u
-        self._sums.add(pair.update, missing + pair.update if self._is_toward_zero else missing)
+        return missing + pair.update if self._is_toward_zero else missing
 
     def result(self) -> Writing:
         turn = self._sums.solve(self._ridge, is_centred=False)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from blockviz.corrections.base import CORRECTIONS, Correction, Pair, Place
+from blockviz.corrections.base import ANCHORED, CORRECTIONS, Correction, Pair, Place
 from blockviz.models.modeling_blockviz import Residual
 from blockviz.stats.pairs import LeastSquares
 
@@ -22,6 +22,7 @@ class Ridge(Correction):
     A large ridge leaves the mean shift, never a dead stream.
     """
 
+    tokens: str = field(default="anchored", metadata=ANCHORED)
     ridge: float = field(default=1e-3, metadata=RIDGE)
 
     name = "ridge"
@@ -41,6 +42,7 @@ class LowRank(Correction):
     Reduced-rank regression: on what it was fitted on no map of that rank comes closer.
     """
 
+    tokens: str = field(default="anchored", metadata=ANCHORED)
     ridge: float = field(default=1e-3, metadata=RIDGE)
     rank: int = field(default=64, metadata={"label": "Rank", "min": 0, "max": 1 << 16})
 
@@ -62,6 +64,7 @@ class NormRidge(Correction):
     have it in that place.
     """
 
+    tokens: str = field(default="anchored", metadata=ANCHORED)
     ridge: float = field(default=1e-2, metadata=RIDGE)
 
     name = "norm_ridge"
@@ -84,7 +87,12 @@ class RidgeFitter:
 
     @torch.inference_mode()
     def add(self, pair: Pair) -> None:
-        self._sums.add(pair.u if self._norm is None else self._norm(pair.u), pair.y - pair.u)
+        self._sums.add(self._features(pair), pair.y - pair.u)
+        if pair.anchor is not None:
+            self._sums.anchor(self._features(pair.anchor), pair.anchor.y - pair.anchor.u)
+
+    def _features(self, pair: Pair) -> torch.Tensor:
+        return pair.u if self._norm is None else self._norm(pair.u)
 
     def result(self) -> nn.Module:
         sums = self._sums

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -21,8 +21,9 @@ from blockviz.types import BlockId, CalibrationSet
 class Rows:
     """A few windows, both models' streams at the present depth, and which positions count.
 
-    Up to the first gap both streams are the same tensor. first_window: the number of the first of
-    them; is_held: nothing is fitted on them.
+    Up to the first gap both streams are the same tensor. anchors: the positions that are anchors,
+    None where none is; first_window: the number of the first window; is_held: nothing is fitted on
+    them.
     """
 
     whole_stage: Stage
@@ -30,12 +31,25 @@ class Rows:
     whole: torch.Tensor
     pruned: torch.Tensor
     wanted: torch.Tensor
+    anchors: torch.Tensor | None
     first_window: int
     is_held: bool
 
     def pair(self, u: torch.Tensor, y: torch.Tensor, **more: torch.Tensor) -> Pair:
         """The positions that count of (batch, seq, channel) tensors, in float32."""
-        wanted = self.wanted.to(u.device)
+        found = self._rows(self.wanted, u, y, more)
+        if self.anchors is None:
+            return found
+        return replace(found, anchor=self._rows(self.anchors, u, y, more))
+
+    def _rows(
+        self,
+        wanted: torch.Tensor,
+        u: torch.Tensor,
+        y: torch.Tensor,
+        more: Mapping[str, torch.Tensor],
+    ) -> Pair:
+        wanted = wanted.to(u.device)
         numbers = torch.arange(len(wanted), device=u.device) + self.first_window
         rows = {name: value[wanted].float() for name, value in more.items()}
         window = numbers[:, None].expand(wanted.shape)[wanted]
@@ -72,7 +86,7 @@ def checked_tokens(windows: CalibrationSet, correction: Correction) -> int:
 def counted(windows: CalibrationSet, tokens: str) -> torch.Tensor:
     """(n_samples, seq) bool: the positions that a correction looks at."""
     wanted = windows.attention_mask.clone()
-    if tokens == "skip_first":
+    if tokens != "all":
         wanted[:, 0] = False
     return wanted
 
@@ -97,7 +111,10 @@ def opened(
         other = copy.copy(stage)
         other.model = repaired
         here = wanted[start : start + len(batch.input_ids)]
-        yield Rows(stage, other, stream, stream, here, start, is_held)
+        anchors = None
+        if tokens == "anchored":
+            anchors = batch.attention_mask.bool() & ~here
+        yield Rows(stage, other, stream, stream, here, anchors, start, is_held)
         start += len(batch.input_ids)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from blockviz.corrections.base import CORRECTIONS, Correction, Pair, Place, Where, Writing
+from blockviz.corrections.base import ANCHORED, CORRECTIONS, Correction, Pair, Place, Where, Writing
 from blockviz.corrections.ridge import RIDGE
 from blockviz.stats.pairs import LeastSquares
 from blockviz.types import BlockId
@@ -22,6 +22,7 @@ class WriterRefit(Correction):
     stay as they are.
     """
 
+    tokens: str = field(default="anchored", metadata=ANCHORED)
     writers: str = field(
         default="all",
         metadata={"label": "Writers that are refitted", "choices": ("gap", "mlp", "all")},
@@ -56,6 +57,8 @@ class _Fitter:
 
     def add(self, pair: Pair) -> None:
         missing = pair.y - pair.u
+        if pair.anchor is not None:
+            self._sums.anchor(pair.anchor.features, pair.anchor.y - pair.anchor.u)
         if not self._is_weighed:
             self._sums.add(pair.features, missing)
             return

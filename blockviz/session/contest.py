@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -107,33 +107,49 @@ class _Run:
     def _entry(
         self, entrant: Entrant, draw: int, texts: Texts, ledgers: dict[str, Ledger]
     ) -> Running:
-        entry, started = Entry(entrant.name, entrant.title, draw), time.monotonic()
-        try:
-            step = yield from self._searched(entrant, draw, texts, ledgers)
-            found = time.monotonic()
-            removed, plan = step.removed, PruningPlan(step.removed)
-            bare = yield from self._told(
-                measure_perplexity(self.model, self.evaluation, removed=removed), entrant.name
-            )
-            repair, model = yield from self._repaired(entrant, step.repair, plan, texts)
-        except (UnsupportedModel, BadInput) as refusal:
-            return replace(entry, refused=str(refusal))
+        entry = Entry(entrant.name, entrant.title, draw)
+        best: tuple[float, Entry, BlockModel] | None = None
+        seconds = [0.0, 0.0]
+        for settings in entrant.searches:
+            started = time.monotonic()
+            try:
+                step = yield from self._searched(entrant, settings, draw, texts, ledgers)
+                found = time.monotonic()
+                plan = PruningPlan(step.removed)
+                held, repair, model = yield from self._repaired(
+                    entrant, step.repair, plan, texts, is_alone=len(entrant.searches) == 1
+                )
+            except (UnsupportedModel, BadInput) as refusal:
+                entry = replace(entry, refused=str(refusal))
+                continue
+            seconds = [seconds[0] + found - started, seconds[1] + time.monotonic() - found]
+            if best is None or held < best[0]:
+                best = held, replace(entry, removed=step.removed, repair=repair, refused=""), model
+        if best is None:
+            return entry
+        _, entry, model = best
+        bare = yield from self._told(
+            measure_perplexity(self.model, self.evaluation, removed=entry.removed), entrant.name
+        )
         entry = replace(
             entry,
-            removed=removed,
-            repair=repair,
             bare=bare.nll,
-            search_seconds=round(found - started, 3),
-            repair_seconds=round(time.monotonic() - found, 3),
+            search_seconds=round(seconds[0], 3),
+            repair_seconds=round(seconds[1], 3),
         )
-        return (yield from self._measured(entry, model, removed))
+        return (yield from self._measured(entry, model, entry.removed))
 
     def _searched(
-        self, entrant: Entrant, draw: int, texts: Texts, ledgers: dict[str, Ledger]
+        self,
+        entrant: Entrant,
+        settings: Mapping[str, Any],
+        draw: int,
+        texts: Texts,
+        ledgers: dict[str, Ledger],
     ) -> Running:
-        """The last step of an entrant's search; BadInput where it does not go far enough."""
+        """The last step of a search of an entrant; BadInput where it does not go far enough."""
         info = self.model.info
-        request = search_of(entrant, self.request, info, draw)
+        request = search_of(entrant, settings, self.request, info, draw)
         tried, fit_on = [request.strategy], texts.for_search(request.repair_samples)
         if ends_itself({"strategy": request.strategy}):
             tried = [f"{request.strategy}:threshold={t}" for t in THRESHOLDS]
@@ -156,28 +172,33 @@ class _Run:
         )
 
     def _repaired(
-        self, entrant: Entrant, own: str, plan: PruningPlan, texts: Texts
-    ) -> Generator[Progress, None, tuple[str, BlockModel]]:
-        """The repair, chosen on held-out windows where there are several, and the model with it."""
+        self, entrant: Entrant, own: str, plan: PruningPlan, texts: Texts, *, is_alone: bool
+    ) -> Generator[Progress, None, tuple[float, str, BlockModel]]:
+        """(loss on held-out windows, the repair with the lowest, the model with it).
+
+        is_alone: nothing is to be held against it, so that one repair needs no loss.
+        """
         labels = (own,) if own.startswith("merge") else entrant.repairs
-        if not labels:
-            return "", RepairedModel(self.model, plan)
+        if not labels and is_alone:
+            return 0.0, "", RepairedModel(self.model, plan)
         best: tuple[float, str, BlockModel] | None = None
-        for label in labels:
-            events = fit(
-                self.model,
-                plan,
-                parse_method(CORRECTIONS, label),
-                texts.fit,
-                held=texts.held,
-                memory_bytes=self.request.memory_bytes,
-            )
-            repair = yield from self._told(events, f"{entrant.name}: {label}")
-            model = repaired_model(self.model, repair)
+        for label in labels or ("",):
+            model: BlockModel = RepairedModel(self.model, plan)
+            if label:
+                events = fit(
+                    self.model,
+                    plan,
+                    parse_method(CORRECTIONS, label),
+                    texts.fit,
+                    held=texts.held,
+                    memory_bytes=self.request.memory_bytes,
+                )
+                repair = yield from self._told(events, f"{entrant.name}: {label}")
+                model = repaired_model(self.model, repair)
             held = yield from self._told(measure_perplexity(model, texts.held), entrant.name)
             if best is None or held.nll < best[0]:
                 best = held.nll, label, model
-        return best[1], best[2]
+        return best
 
     def _measured(self, entry: Entry, model: BlockModel, removed: tuple[BlockId, ...]) -> Running:
         """The entry with its numbers: perplexity on the evaluation text, and every task."""

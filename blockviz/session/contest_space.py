@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from blockviz.data import part_of
 from blockviz.errors import BadInput
@@ -55,7 +57,8 @@ def check_contest(request: ContestRequest, info: ModelInfo | None = None) -> tup
     found = entrants(request.names)
     if info is not None:
         for entrant in found:
-            check_search(search_of(entrant, request, info, 0), info)
+            for settings in entrant.searches:
+                check_search(search_of(entrant, settings, request, info, 0), info)
     return found
 
 
@@ -88,9 +91,13 @@ def draw_texts(model: BlockModel, request: ContestRequest, seed: int) -> Events:
 
 
 def search_of(
-    entrant: Entrant, request: ContestRequest, info: ModelInfo, seed: int
+    entrant: Entrant,
+    settings: Mapping[str, Any],
+    request: ContestRequest,
+    info: ModelInfo,
+    seed: int,
 ) -> SearchRequest:
-    """The search of an entrant, with a target that leaves none of them larger than another."""
+    """A search of an entrant, with a target that leaves none of them larger than another."""
     text = {
         "calibration": request.text.calibration,
         "n_samples": request.text.n_samples,
@@ -99,7 +106,7 @@ def search_of(
         "mode": "stream",
         "is_shuffled": True,
     }
-    own = {**entrant.settings, "text": text, "memory_bytes": request.memory_bytes}
+    own = {**settings, "text": text, "memory_bytes": request.memory_bytes}
     found = filled_request(own, recipe=entrant.preset, n_layers=info.n_layers)
     if found.unit == "layer":
         return replace(found, blocks=request.layers)

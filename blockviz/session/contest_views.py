@@ -14,31 +14,34 @@ from blockviz.settings import parse_method
 
 @dataclass(frozen=True)
 class Entrant:
-    """A recipe and its repairs: of several the best on held-out windows is taken.
+    """A recipe and its repairs: of several searches and repairs the best on held-out windows is
+    taken.
 
-    settings: fields of a search request beside the text and the target.
+    searches: fields of search requests beside the text and the target.
     """
 
     name: str
     title: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    searches: tuple[Mapping[str, Any], ...] = ({},)
     preset: str = ""
     repairs: tuple[str, ...] = ()
 
 
 # What may go behind a cut of ours: everything here changes weights that are stored anyway.
-OUR_REPAIRS = ("writer_refit:ridge=0.02", "writer_refit", "writer_refit:writers=gap:ridge=0.02")
+OUR_REPAIRS = ("writer_refit", "writer_refit:ridge=0.5")
 OURS = (
     Entrant(
         "blockviz",
         "Swaps, then writer refit",
-        {"objective": "ppl", "strategy": "swap", "unit": "block"},
+        tuple(
+            {"objective": "ppl", "strategy": "swap", "unit": unit} for unit in ("layer", "block")
+        ),
         repairs=OUR_REPAIRS,
     ),
     Entrant(
         "blockviz_repaired",
         "Greedy with the repair inside, then writer refit",
-        {"objective": "ppl", "strategy": "repair_greedy", "unit": "block"},
+        ({"objective": "ppl", "strategy": "repair_greedy", "unit": "layer"},),
         repairs=OUR_REPAIRS,
     ),
 )

@@ -98,7 +98,11 @@ def varies(mean: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
 
 
 class LeastSquares:
-    """Moments for the regression of targets on features: add((token, feature), (token, target))."""
+    """Moments for the regression of targets on features: add((token, feature), (token, target)).
+
+    anchor() adds rows that the solution is to fit as well, but that neither the means nor the size
+    of the ridge know of: a few rows far larger than all others.
+    """
 
     def __init__(self, n_features: int, n_targets: int) -> None:
         self.n = 0
@@ -107,6 +111,10 @@ class LeastSquares:
         # Around the means; of the first no more than the upper triangle is kept up.
         self._xx = torch.zeros(n_features, n_features, dtype=torch.float64)
         self._xt = torch.zeros(n_features, n_targets, dtype=torch.float64)
+        self._anchors: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def anchor(self, features: torch.Tensor, targets: torch.Tensor) -> None:
+        self._anchors.append((_wide(features).cpu(), _wide(targets).cpu()))
 
     def add(self, features: torch.Tensor, targets: torch.Tensor) -> None:
         for x, t in zip(features.split(CHUNK), targets.split(CHUNK), strict=True):
@@ -158,6 +166,11 @@ class LeastSquares:
         """
         gram, cross = self.gram(is_centred=is_centred), self.cross(is_centred=is_centred)
         n, size = len(gram), float(gram.diagonal().mean())
+        for x, t in self._anchors:
+            if is_centred:
+                x, t = x - self.mean_x, t - self.mean_t
+            gram.addmm_(x.T, x)
+            cross.addmm_(x.T, t)
         if not size > 0:
             return torch.zeros_like(cross)
         # The largest eigenvalue is below n * size: rounding leaves the factor of this positive.
