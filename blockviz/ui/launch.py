@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import gradio as gr
 
 from blockviz.errors import BadInput
+from blockviz.ui.api import add_endpoints
 from blockviz.ui.compare_tab import build_compare
 from blockviz.ui.curves_tab import build_curves
 from blockviz.ui.events import wire
@@ -91,6 +92,7 @@ def _assembled(engine: Engine) -> tuple[gr.Blocks, JobHandlers]:
                 build_learn()
         _first_paint(screen, first)
         wire(app, screen, engine, turns, jobs)
+        add_endpoints(engine)
     # Served where they lie: a copy of gigabytes for every download would fill the disk.
     gr.set_static_paths([engine.export_root])
     return app, jobs

@@ -42,6 +42,11 @@ UNIT_TITLES = {
     "attn": "attention only",
     "mlp": "MLP only",
 }
+# What stands in the fields that a search need not be told.
+BARE = {
+    **dict.fromkeys(FORM, ""), "protect_first": 0, "protect_last": 0, "search_task_rows": 1,
+    "is_exhaustive": False,
+}  # fmt: skip
 MAX_SETTINGS_CHARS = 80
 MAX_LAYERS = 4096
 
