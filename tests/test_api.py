@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,23 +13,10 @@ import pytest
 from fake_engine import FakeEngine
 from gradio_client import Client
 from gradio_client.exceptions import AppError
-
-from blockviz.ui.launch import build_app, launch_settings
+from serving import launch
 
 README = Path(__file__).parents[1] / "README.md"
 ENDPOINTS = {"/load", "/score", "/search", "/evaluate", "/generate", "/export"}
-
-
-def served(engine: FakeEngine) -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    app = build_app(engine)
-    app.queue(max_size=64, default_concurrency_limit=1)
-    settings = launch_settings(engine)
-    app.launch(server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, **settings)
-    yield f"http://127.0.0.1:{port}/"
-    app.close()
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +26,9 @@ def engine() -> FakeEngine:
 
 @pytest.fixture(scope="module")
 def url(engine: FakeEngine) -> Iterator[str]:
-    yield from served(engine)
+    app, served = launch(engine)
+    yield served.url
+    app.close()
 
 
 @pytest.fixture(scope="module")

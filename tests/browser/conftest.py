@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from fake_engine import FakeEngine
 from playwright.sync_api import expect
-
-from blockviz.ui.launch import build_app, launch_settings
+from serving import Served, launch
 
 WAIT_MS = 30_000
 expect.set_options(timeout=WAIT_MS)
-
-
-@dataclass(frozen=True)
-class Served:
-    url: str
-    engine: Any
-
-
-def launch(engine: Any) -> tuple[Any, Served]:
-    """A running app on a free port of this machine."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    app = build_app(engine)
-    app.queue(max_size=64, default_concurrency_limit=1)
-    settings = launch_settings(engine)
-    app.launch(server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, **settings)
-    return app, Served(f"http://127.0.0.1:{port}/", engine)
 
 
 @pytest.fixture

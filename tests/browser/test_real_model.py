@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 import pytest
-from conftest import launch
 from playwright.sync_api import expect
+from serving import launch
 
 from blockviz.session import Engine
 from blockviz.types import BlockId, PruningPlan

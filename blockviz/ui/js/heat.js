@@ -10,3 +10,9 @@ const onPress = (event) => {
   });
 };
 document.addEventListener("pointerdown", onPress, true);
+
+// On a narrow screen the figure scrolls sideways, which a keyboard must be able to do as well.
+requestAnimationFrame(() => {
+  const frame = root.closest(".bv-panel").querySelector(".bv-scroll");
+  for (const [name, value] of [["tabindex", "0"], ["role", "region"], ["aria-label", "Heat map"]]) frame.setAttribute(name, value);
+});

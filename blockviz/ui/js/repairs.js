@@ -22,3 +22,9 @@ draw((v) => {
   root.replaceChildren(h("h2", null, v.title), h("p", { class: "bv-lead", dir: "auto" }, v.lead), box, h("p", { class: "bv-sources", dir: "auto" }, v.note));
   if (active) [...root.querySelectorAll("[data-row]")].find((b) => b.dataset.row === active)?.focus({ preventScroll: true });
 });
+
+// Gradio gives the box that chooses all of them a title only, which not every reader reads out.
+draw(() => {
+  const all = document.querySelector("#corrections .select-all-checkbox");
+  if (all) all.setAttribute("aria-label", "All corrections");
+});

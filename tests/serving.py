@@ -1,0 +1,32 @@
+"""The app served on a free port of this machine, for browsers and for programs."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from typing import Any
+
+from blockviz.ui.launch import build_app, launch_settings
+
+
+@dataclass(frozen=True)
+class Served:
+    url: str
+    engine: Any
+
+
+def launch(engine: Any) -> tuple[Any, Served]:
+    """A running app; whoever asked for it closes it."""
+    app = build_app(engine)
+    app.queue(max_size=64, default_concurrency_limit=1)
+    url = serve(app, **launch_settings(engine))
+    return app, Served(url, engine)
+
+
+def serve(app: Any, **settings: Any) -> str:
+    """The address of an app that is served from now on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    app.launch(server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, **settings)
+    return f"http://127.0.0.1:{port}/"
