@@ -25,8 +25,17 @@ def launch(engine: Any) -> tuple[Any, Served]:
 
 def serve(app: Any, **settings: Any) -> str:
     """The address of an app that is served from now on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    app.launch(server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, **settings)
+    how = {"server_name": "127.0.0.1", "prevent_thread_lock": True, **settings}
+    for may_fail in (True, True, False):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        try:
+            app.launch(server_port=port, **how)
+            break
+        except ValueError:
+            # On a busy machine gradio does not wait long for the page that it has just put up.
+            app.close()
+            if not may_fail:
+                raise
     return f"http://127.0.0.1:{port}/"

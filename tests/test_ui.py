@@ -511,15 +511,18 @@ def app() -> gr.Blocks:
     return build_app(FakeEngine(is_hostile=True))
 
 
-def test_no_endpoint_is_public(app):
-    assert {fn.api_visibility for fn in app.fns.values()} == {"private"}
+def test_no_endpoint_is_public_but_those_with_a_name_of_ours(app):
+    public = {fn.api_name for fn in app.fns.values() if fn.api_visibility != "private"}
+    assert public == {"load", "score", "search", "evaluate", "generate", "export"}
 
 
 def test_light_handlers_stay_out_of_the_queue(app):
     streamed = [fn for fn in app.fns.values() if fn.concurrency_id == "compute"]
     assert all(fn.queue and fn.concurrency_limit == 1 for fn in streamed)
     assert len(streamed) > 5
-    others = [fn for fn in app.fns.values() if fn.queue and fn not in streamed]
+    named = [fn for fn in app.fns.values() if fn.concurrency_id == "endpoints"]
+    assert len(named) == 6
+    others = [fn for fn in app.fns.values() if fn.queue and fn not in (*streamed, *named)]
     # Closing the page, and Check, which may wait for a hub.
     assert len(others) == 2
 

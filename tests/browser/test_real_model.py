@@ -43,8 +43,8 @@ def test_a_real_block_is_switched_by_mouse_and_by_keyboard(served, visit):
 
     page.locator('[data-block="12.mlp"]').click()
     expect(page.locator('[data-block="12.mlp"]')).to_have_attribute("aria-checked", "false")
-    expect(state).to_have_text("measured", timeout=MEASURE_MS)
     expect(page.locator("#score")).to_contain_text("57 of 60")
+    expect(state).to_have_text("measured", timeout=MEASURE_MS)
     by_mouse = measured(engine, "18.attn", "7.attn", "12.mlp")
     expect(page.locator("#score .bv-wide b")).to_contain_text(re.compile(f"→ {by_mouse}$"))
     expect(page.locator("#work")).to_contain_text("Writing: done", timeout=MEASURE_MS)
