@@ -25,15 +25,6 @@ def _is_browser_required() -> bool:
     return os.environ.get("BLOCKVIZ_REQUIRE_BROWSER", "") not in ("", "0")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests are shared out: a file goes to one worker, and so do all browser tests, so that
-    never two browsers wait for each other."""
-    for item in items:
-        is_browser = item.get_closest_marker("browser") is not None
-        item.add_marker(pytest.mark.xdist_group("browser" if is_browser else item.path.name))
-
-
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("browser") and chromium.find() is None:
         pytest.skip(chromium.HOW)
