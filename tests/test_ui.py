@@ -445,6 +445,19 @@ def test_a_second_job_of_one_page_waits(engine):
         JobHandlers(engine, Turns()).load(Call("s"), {"own": "mine"}, "demo", "", "auto")
 
 
+def test_a_job_begun_while_the_page_was_still_opening_is_not_forgotten(engine, visitor):
+    jobs = JobHandlers(engine, Turns())
+    begun = jobs.pairs(Call("s"), visitor, dict(NO_JOBS))["jobs"]["own"]
+    opened = jobs.open(Call("s"), visitor, None, "rank")["jobs"]
+    assert opened["own"] == begun
+    for stale in (opened, {**NO_JOBS, "own": "older"}, dict(NO_JOBS)):
+        assert jobs.own_job(Call("s"), stale).id == begun
+        assert jobs.poll(Call("s"), visitor, stale, "ppl", "rank")["job"]["text"]
+    assert jobs.own_job(Call("another"), dict(NO_JOBS)) is None
+    jobs.leave("s")
+    assert jobs.own_job(Call("s"), dict(NO_JOBS)) is None
+
+
 GOOD = (["bi"], "demo", None, 32, 128, 42, "stream", "block", "", 48)
 
 

@@ -61,7 +61,7 @@ class CompareHandlers:
         except BlockvizError as error:
             words = {**compare_cards.NO_WORDS, **({"text": str(error)} if n else {})}
         found = self._found(visitor, shown)[1]
-        job = self.jobs.own_job(jobs)
+        job = self.jobs.own_job(call, jobs)
         return {
             **compare_cards.stated(self.engine, visitor, found, job, settings),
             "compare_says": words,
@@ -75,8 +75,8 @@ class CompareHandlers:
         request = compare_form.request_of(self.engine, visitor, *form)
         self.drawing.check_model(visitor)
         who = {"owner": call.session, "address": call.address}
-        started = self.jobs.begin(jobs, lambda: self.engine.start_compare(request, **who))
-        job = self.jobs.own_job(started["jobs"])
+        started = self.jobs.begin(call, jobs, lambda: self.engine.start_compare(request, **who))
+        job = self.jobs.own_job(call, started["jobs"])
         note = compare_cards.state_of(self.engine, visitor, None, job, ())
         return {**started, "compare_note": {"text": note}}
 
@@ -84,7 +84,7 @@ class CompareHandlers:
         """The comparison that is chosen, or the newest."""
         offered = compare_cards.choices(self.engine, visitor)
         key, found = self._found(visitor, shown)
-        job, settings = self.jobs.own_job(jobs), self._settings(visitor, form)
+        job, settings = self.jobs.own_job(call, jobs), self._settings(visitor, form)
         return {
             **compare_cards.drawn(self.engine, visitor, found, job, settings),
             "compare_shown": gr.update(

@@ -48,7 +48,7 @@ class ExportHandlers:
         except BlockvizError as error:
             words = {**NO_WORDS, **({"text": str(error)} if n else {})}
         return {
-            **export_cards.drawn(self.engine, visitor, self.jobs.own_job(jobs)),
+            **export_cards.drawn(self.engine, visitor, self.jobs.own_job(call, jobs)),
             "export_says": words,
             "recipe_save": recipe,
             "export_mode": gr.update(choices=export_form.mode_choices(cards)),
@@ -66,8 +66,8 @@ class ExportHandlers:
         request = export_form.request_of(self.engine, visitor, *form)
         self.drawing.check_model(visitor)
         who = {"owner": call.session, "address": call.address}
-        started = self.jobs.begin(jobs, lambda: self.engine.start_export(request, **who))
-        job = self.jobs.own_job(started["jobs"])
+        started = self.jobs.begin(call, jobs, lambda: self.engine.start_export(request, **who))
+        job = self.jobs.own_job(call, started["jobs"])
         return {**started, **export_cards.drawn(self.engine, visitor, job)}
 
     def push(self, call: Call, visitor: Visitor, jobs: Any, repo: Any, is_private: Any) -> Update:
@@ -80,15 +80,16 @@ class ExportHandlers:
                 "Press Sign in with Hugging Face first.",
             )
         started = self.jobs.begin(
+            call,
             jobs,
             lambda: self.engine.start_push(
                 visitor.export_key, name, call.token,
                 is_private=is_private is not False, owner=call.session,
             ),
         )  # fmt: skip
-        job = self.jobs.own_job(started["jobs"])
+        job = self.jobs.own_job(call, started["jobs"])
         return {**started, **export_cards.drawn(self.engine, visitor, job)}
 
     def draw(self, call: Call, visitor: Visitor, jobs: Any) -> Update:
         """A check is done, or the job has ended."""
-        return export_cards.drawn(self.engine, visitor, self.jobs.own_job(jobs))
+        return export_cards.drawn(self.engine, visitor, self.jobs.own_job(call, jobs))

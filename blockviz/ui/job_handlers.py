@@ -44,10 +44,15 @@ def texts_for(limits: Limits) -> tuple[tuple[str, str], ...]:
 
 
 class JobHandlers:
-    """Knowing a job's id is the permission to see and cancel it; the browser keeps it."""
+    """Knowing a job's id is the permission to see and cancel it; the browser keeps it.
+
+    What each open page began last is kept here too: an event that was under way meanwhile writes
+    the page's state as it was before, as the answer to the page's opening does.
+    """
 
     def __init__(self, engine: Engine, turns: Turns) -> None:
         self.engine, self.turns, self.drawing = engine, turns, Drawing(engine)
+        self._begun: dict[str, str] = {}
         self._demo: str | None = None
         self._demo_lock = threading.Lock()
 
@@ -71,7 +76,7 @@ class JobHandlers:
             problem = failure(error)
         if linked.removed is not None:
             visitor = visitor.with_removed(linked.removed)
-        own = self._known_job(inputs.job_id(kept))
+        own = self.own_job(call, {"own": inputs.job_id(kept)})
         jobs = {**NO_JOBS, "own": own.id if own else None, "demo": self.start_demo()}
         visitor = self._with_result(visitor, own)
         has_acted = painted.model_key == visitor.model_key and bool(painted.past)
@@ -119,29 +124,29 @@ class JobHandlers:
         name = inputs.model_id(model, revision)
         dtype = inputs.choice(dtype, "The number format", DTYPES)
         return self.begin(
-            jobs, lambda: self.engine.start_load(name, dtype=dtype, owner=call.session)
+            call, jobs, lambda: self.engine.start_load(name, dtype=dtype, owner=call.session)
         )
 
     def score(self, call: Call, jobs: Any, *raw: Any) -> Update:
         """The Score button."""
         request, who = self._request(*raw), {"owner": call.session, "address": call.address}
-        return self.begin(jobs, lambda: self.engine.start_score(request, **who))
+        return self.begin(call, jobs, lambda: self.engine.start_score(request, **who))
 
     def judge(self, call: Call, visitor: Visitor, jobs: Any) -> Update:
         """The button that measures what cuts cost."""
         self.drawing.check_model(visitor)
         who = {"owner": call.session, "address": call.address}
-        return self.begin(jobs, lambda: self.engine.start_judge(visitor.table_key, **who))
+        return self.begin(call, jobs, lambda: self.engine.start_judge(visitor.table_key, **who))
 
     def pairs(self, call: Call, visitor: Visitor, jobs: Any) -> Update:
         """The button that measures which blocks stand in for which."""
         self.drawing.check_model(visitor)
         who = {"owner": call.session, "address": call.address}
-        return self.begin(jobs, lambda: self.engine.start_pairs(PairsRequest(), **who))
+        return self.begin(call, jobs, lambda: self.engine.start_pairs(PairsRequest(), **who))
 
-    def begin(self, jobs: Any, start: Callable[[], str]) -> Update:
+    def begin(self, call: Call, jobs: Any, start: Callable[[], str]) -> Update:
         """Starts a job of this browser; BadInput while its last one still runs."""
-        own = self.own_job(jobs)
+        own = self.own_job(call, jobs)
         if own and not own.is_over:
             raise BadInput(
                 "Another job was to be started.",
@@ -149,6 +154,7 @@ class JobHandlers:
                 "Wait for it, or press Cancel first.",
             )
         job_id, kept = start(), jobs if isinstance(jobs, dict) else NO_JOBS
+        self._begun[call.session] = job_id
         return {
             "jobs": {**kept, "own": job_id},
             "browser": {"job": job_id},
@@ -156,13 +162,13 @@ class JobHandlers:
             "timer": gr.update(active=True),
         }
 
-    def own_job(self, jobs: Any) -> JobView | None:
-        """The last job of this browser."""
-        return self._known_job(_own(jobs))
+    def own_job(self, call: Call, jobs: Any) -> JobView | None:
+        """What this page began last, or the job that its browser knew before."""
+        return self._known_job(self._begun.get(call.session) or _own(jobs))
 
     def cancel(self, call: Call, visitor: Visitor, jobs: Any) -> Update:
         """Stops the running job of this browser and the work of this page."""
-        own = self.own_job(jobs)
+        own = self.own_job(call, jobs)
         if own and not own.is_over:
             self.engine.cancel(own.id)
             return {"job": views.lane("queued", "Cancelling…")}
@@ -174,7 +180,7 @@ class JobHandlers:
 
     def poll(self, call: Call, visitor: Visitor, jobs: Any, metric: Any, shade: Any) -> Update:
         """Twice a second while a job runs: the status line, and its result once it is there."""
-        own, demo = self.own_job(jobs), self._known_job(jobs.get("demo"))
+        own, demo = self.own_job(call, jobs), self._known_job(jobs.get("demo"))
         running = [job for job in (own, demo) if job and not job.is_over]
         update: Update = {"job": views.job_lane(running[0] if running else own)}
         ended = [j for j in (own, demo) if j and j.is_over and j.id not in jobs["seen"]]
@@ -201,6 +207,7 @@ class JobHandlers:
     def leave(self, session: str) -> None:
         """The page was closed."""
         self.turns.forget(session)
+        self._begun.pop(session, None)
         self.engine.forget(session)
 
     def _ended(self, visitor: Visitor, job: JobView, metric: Any, shade: Any) -> Update:

@@ -39,7 +39,7 @@ class RepairHandlers:
         except BlockvizError as error:
             words = {**repair_cards.NO_WORDS, **({"text": str(error)} if n else {})}
         _, table = self._table(visitor, shown)
-        state = repair_cards.state_of(self.engine, visitor, table, self.jobs.own_job(jobs))
+        state = repair_cards.state_of(self.engine, visitor, table, self.jobs.own_job(call, jobs))
         return {
             "repair_says": words,
             "repair_note": {"text": state},
@@ -66,7 +66,7 @@ class RepairHandlers:
         key, table = self._table(visitor, shown)
         return {
             **repair_cards.drawn(
-                self.engine, visitor, key, self.jobs.own_job(jobs), _text(row), _text(place)
+                self.engine, visitor, key, self.jobs.own_job(call, jobs), _text(row), _text(place)
             ),
             "repair_shown": gr.update(choices=offered, value=key or None, visible=len(offered) > 1),
             **_chosen(table, row, place),
@@ -102,8 +102,8 @@ class RepairHandlers:
     def _begun(self, call: Call, visitor: Visitor, jobs: Any, request: RepairRequest) -> Update:
         self.drawing.check_model(visitor)
         who = {"owner": call.session, "address": call.address}
-        started = self.jobs.begin(jobs, lambda: self.engine.start_repair(request, **who))
-        job = self.jobs.own_job(started["jobs"])
+        started = self.jobs.begin(call, jobs, lambda: self.engine.start_repair(request, **who))
+        job = self.jobs.own_job(call, started["jobs"])
         return {
             **started,
             "repair_note": {"text": repair_cards.state_of(self.engine, visitor, None, job)},

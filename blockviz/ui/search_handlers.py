@@ -80,8 +80,10 @@ class SearchHandlers:
         self.drawing.check_model(visitor)
         request = request_of(self.engine, *form)
         who = {"owner": call.session, "address": call.address}
-        started = self.jobs.begin(jobs, lambda: self.engine.start_search(request, **who))
-        said = search_cards.state_of(self.engine, visitor, None, self.jobs.own_job(started["jobs"]))
+        started = self.jobs.begin(call, jobs, lambda: self.engine.start_search(request, **who))
+        said = search_cards.state_of(
+            self.engine, visitor, None, self.jobs.own_job(call, started["jobs"])
+        )
         return {**started, "search_note": {"text": said}}
 
     def draw(self, call: Call, visitor: Visitor, jobs: Any, chosen: Any) -> Update:
@@ -89,7 +91,7 @@ class SearchHandlers:
         offered = search_cards.choices(self.engine, visitor)
         keys = [key for _, key in offered]
         key = chosen if isinstance(chosen, str) and chosen in keys else (keys or [""])[0]
-        job = self.jobs.own_job(jobs)
+        job = self.jobs.own_job(call, jobs)
         return {
             "search_shown": gr.update(choices=offered, value=key or None, visible=len(keys) > 1),
             **search_cards.drawn(self.engine, visitor, key, job),

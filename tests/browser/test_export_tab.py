@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import pytest
 from playwright.sync_api import expect
 from test_search_tab import PAST_THE_EDGE, tab
@@ -62,6 +65,25 @@ def test_hostile_words_stay_text(serve, visit):
     page.locator("#start-export").click()
     expect(page.locator("#export-checks")).to_contain_text("10 of 10 checks passed")
     assert page.evaluate("window.pwned") is None
+
+
+def test_what_is_begun_before_the_page_has_opened_is_followed(serve, visit, monkeypatch):
+    served = serve(is_ready=False, load_seconds=0.1, step=0.1)
+    start, has_begun = served.engine.start_demo, threading.Event()
+
+    def late() -> str:
+        has_begun.wait(20)
+        time.sleep(1)
+        return start()
+
+    monkeypatch.setattr(served.engine, "start_demo", late)
+    begin = served.engine.start_export
+    monkeypatch.setattr(
+        served.engine, "start_export", lambda *a, **k: (begin(*a, **k), has_begun.set())[0]
+    )
+    page = opened(visit, served, "?remove=18.attn")
+    page.locator("#start-export").click()
+    expect(page.locator("#export-checks")).to_contain_text("10 of 10 checks passed")
 
 
 @pytest.mark.parametrize("width", [1440, 390])
