@@ -25,6 +25,13 @@ def _is_browser_required() -> bool:
     return os.environ.get("BLOCKVIZ_REQUIRE_BROWSER", "") not in ("", "0")
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """A file of tests goes to one worker, and all browser tests to the same: two Chromiums at once
+    make each other wait."""
+    is_browser = item.get_closest_marker("browser") is not None
+    item.add_marker(pytest.mark.xdist_group("browser" if is_browser else item.path.name))
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("browser") and chromium.find() is None:
         pytest.skip(chromium.HOW)
