@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+import shutil
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -188,6 +190,7 @@ class FakeEngine:
         self._comparisons: dict[str, Comparison] = {}
         self._exports: dict[str, Exported] = {}
         self.export_root = Path(tempfile.mkdtemp(prefix="blockviz-exports-"))
+        weakref.finalize(self, shutil.rmtree, self.export_root, ignore_errors=True)
         self.contest = make_contest(title=HOSTILE if self.is_hostile else "")
         self._known: dict[frozenset[BlockId], LiveResult] = {}
         self._jobs: dict[str, JobView] = {}

@@ -60,7 +60,7 @@ class FakeHub:
     # path at which an upload fails.
     large: dict[str, bytes] = field(default_factory=dict)
     private: set[str] = field(default_factory=set)
-    refuses: str = ""
+    refuses: tuple[str, ...] = ()
 
     def find(self, parts: list[str]) -> tuple[str, Repo | None, list[str]]:
         """(id, repository, the rest of the path) of a path split at its slashes."""
@@ -117,7 +117,7 @@ class _Handler(BaseHTTPRequestHandler):
         is_allowed = self.headers.get("Authorization") == "Bearer writes" or self.command == "PUT"
         if not is_allowed:
             self._fail(403, "Forbidden")
-        elif self.hub.refuses and self.hub.refuses in "/".join(parts):
+        elif any(word in "/".join([self.command, *parts]) for word in self.hub.refuses):
             self._fail(400, "Refused")
         elif is_repo:
             self._repository(json.loads(body))

@@ -93,6 +93,12 @@ def test_what_the_page_would_refuse_is_refused_in_its_words(client, endpoint, ar
         client.predict(**arguments, api_name=endpoint)
 
 
+def test_a_result_that_is_gone_is_no_crash(client: Client, engine: FakeEngine, monkeypatch):
+    monkeypatch.setattr(engine, "table", lambda key: None)
+    with pytest.raises(AppError, match="Ask again"):
+        client.predict(metrics="ppl", api_name="/score")
+
+
 def test_answers_are_plain_json(client: Client):
     found = client.predict(metrics="ppl", api_name="/score")
     assert json.loads(json.dumps(found, allow_nan=False)) == found

@@ -70,10 +70,22 @@ def test_a_repository_that_is_there_is_left_alone(hub: FakeHub, packed: Path):
 
 @pytest.mark.parametrize("at", ["preupload", "batch", "commit", "large"])
 def test_what_fails_on_the_way_leaves_no_repository(hub: FakeHub, packed: Path, at: str):
-    hub.refuses = at
+    hub.refuses = (at,)
     with pytest.raises(BadSource, match="did not take them"):
         run(push_archive(packed, "ada/smaller", "writes"))
     assert "ada/smaller" not in hub.repos and alone(packed)
+
+
+def test_a_repository_that_cannot_be_deleted_again_is_named(hub: FakeHub, packed: Path):
+    hub.refuses = ("commit", "DELETE")
+    with pytest.raises(BadSource, match=r"may have stayed behind. Look at .*/ada/smaller"):
+        run(push_archive(packed, "ada/smaller", "writes"))
+    with (
+        pytest.raises(BadSource, match="may have stayed behind"),
+        closing(push_archive(packed, "ada/other", "writes")) as events,
+    ):
+        while "ada/other" not in hub.repos:
+            next(events)
 
 
 def test_a_cancel_leaves_no_repository(hub: FakeHub, packed: Path):

@@ -101,6 +101,11 @@ def spoilt(engine, tmp_path, **changes) -> str:
         ({"evaluation": {"n_samples": True}}, "not one that"),
         ({"export": {"mode": "zip", "as_llama": False}}, "not one that"),
         ({"results": {"perplexities": {"original": "low"}}}, "not one that"),
+        ({"results": {"perplexities": {"original": float("nan")}}}, "not one that"),
+        ({"results": {"data": ["WikiText"]}}, "not one that"),
+        ({"results": {"data": "W" * 1001}}, "not one that"),
+        ({"correction": "ridge:" * 500}, "not one that"),
+        ({"correction": None}, "not one that"),
     ],
 )
 def test_other_files_are_refused(engine, recipes, visitor, tmp_path, changes, said):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from blockviz.session.export_views import ExportRequest
 from blockviz.types import EXPORT_MODES, ExportMode, ModelInfo, PruningPlan
 
 SCHEMA = "blockviz/recipe/1"
+MAX_CHARS = 1000
 # A field of `fit` or of `evaluation` -> the option of the command line of the same meaning.
 FIT = {"text": "calibration", "n_samples": "fit_samples", "seq_len": "fit_seq_len",
        "n_skip": "fit_skip", "seed": "seed"}  # fmt: skip
@@ -72,16 +74,18 @@ def recipe_from_json(data: Any, name: str) -> RecipeFile:
             raise ValueError("another schema")
         fit, results = data["fit"] or {}, data.get("results") or {}
         numbers = {k: float(v) for k, v in dict(results.get("perplexities") or {}).items()}
+        if not all(map(math.isfinite, numbers.values())):
+            raise ValueError("a perplexity that is no number")
         return RecipeFile(
             plan=PruningPlan.from_json(data["plan"]),
             mode=data["export"]["mode"],
             as_llama=data["export"]["as_llama"] is True,
-            correction=str(data["correction"]),
+            correction=_short(data["correction"]),
             fit=_texts(FIT, fit),
             evaluation=_texts(EVALUATION, data.get("evaluation") or {}),
             is_from_state=data["is_from_state"] is True,
             perplexities=numbers,
-            data=str(results.get("data", "")),
+            data=_short(results.get("data", "")),
         )
     except (BlockvizError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInput(
@@ -89,6 +93,12 @@ def recipe_from_json(data: Any, name: str) -> RecipeFile:
             "It is not one that an export has written.",
             "Give blockviz_recipe.json of an export.",
         ) from error
+
+
+def _short(text: Any) -> str:
+    if not isinstance(text, str) or len(text) > MAX_CHARS:
+        raise ValueError(f"not a text of at most {MAX_CHARS} characters")
+    return text
 
 
 def _texts(names: Mapping[str, str], found: Mapping[str, Any]) -> dict[str, Any]:

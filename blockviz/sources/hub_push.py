@@ -7,10 +7,14 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from blockviz.errors import BadInput, BadSource
 from blockviz.sources.hub import endpoint
 from blockviz.types import Done, Events, Progress
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
 
 # What is larger than 10 MB is never part of a commit, but goes up by itself.
 IN_MEMORY_BYTES = 16 << 20
@@ -55,8 +59,22 @@ def push_archive(archive: Path, repo_id: str, token: str, *, is_private: bool = 
         raise _refused(repo_id, error) from error
     finally:
         if not is_whole:
-            api.delete_repo(repo_id, missing_ok=True)
+            _withdraw(api, repo_id, str(made))
     yield Done(str(made))
+
+
+def _withdraw(api: HfApi, repo_id: str, address: str) -> None:
+    import httpx2
+    from huggingface_hub import errors
+
+    try:
+        api.delete_repo(repo_id, missing_ok=True)
+    except (errors.HfHubHTTPError, httpx2.HTTPError, OSError) as error:
+        raise BadSource(
+            f"The files were to be pushed to {repo_id}.",
+            "That ended early, and the repository without them may have stayed behind.",
+            f"Look at {address} and delete it there.",
+        ) from error
 
 
 def check_repo_id(repo_id: str) -> None:

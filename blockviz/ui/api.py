@@ -74,7 +74,7 @@ class Api:
             )
             return self.engine.start_score(asked, **_who(request))
 
-        return self.engine.table(self._result(start)["table_key"]).to_json()
+        return self._kept(start, "table_key", self.engine.table).to_json()
 
     def search(
         self,
@@ -110,7 +110,7 @@ class Api:
             asked = search_form.request_of(self.engine, *(form[n] for n in search_form.FORM))
             return self.engine.start_search(asked, **_who(request))
 
-        return self.engine.search_run(self._result(start)["search_key"]).to_json()
+        return self._kept(start, "search_key", self.engine.search_run).to_json()
 
     def evaluate(
         self,
@@ -145,7 +145,7 @@ class Api:
             asked = compare_form.request_of(self.engine, self._visitor(remove, correction), *values)
             return self.engine.start_compare(asked, **_who(request))
 
-        return self.engine.comparison(self._result(start)["compare_key"]).to_json()
+        return self._kept(start, "compare_key", self.engine.comparison).to_json()
 
     def generate(
         self, prompt: str, remove: str = "", max_new_tokens: int = 48, template: str = "none"
@@ -196,7 +196,7 @@ class Api:
             asked = export_form.request_of(self.engine, self._visitor(remove, correction), *values)
             return self.engine.start_export(asked, **_who(request))
 
-        found = self.engine.exported(self._result(start)["export_key"])
+        found = self._kept(start, "export_key", self.engine.exported)
         return {
             "report": found.report.to_json(),
             "url": f"/gradio_api/file={found.archive}",
@@ -219,6 +219,16 @@ class Api:
             "seq_len": inputs.whole(seq_len, "The sample length", low=2, high=longest),
             "seed": inputs.whole(seed, "The seed", low=0, high=MAX_SEED),
         }
+
+    def _kept(self, start: Callable[[], str], key: str, find: Callable[[str], Any]) -> Any:
+        """What the job has left under its key."""
+        found = find(self._result(start)[key])
+        if found is None:
+            raise gr.Error(
+                "The result of this job was to be sent. So many came after it that it is not kept "
+                "any more. Ask again."
+            )
+        return found
 
     def _result(self, start: Callable[[], str]) -> Any:
         """What the job has come to; an error with its own words if it came to nothing."""
