@@ -14,7 +14,7 @@ app: setup
 # TMPDIR keeps what the tests and the browser write inside the clone.
 test: lint chromium
 	@rm -rf build/tmp && mkdir -p build/tmp
-	TMPDIR="$(CURDIR)/build/tmp" $(PY) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
+	TMPDIR="$(CURDIR)/build/tmp" $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: setup
 	$(PY) -m ruff check .

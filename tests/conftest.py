@@ -25,11 +25,17 @@ def _is_browser_required() -> bool:
     return os.environ.get("BLOCKVIZ_REQUIRE_BROWSER", "") not in ("", "0")
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """A file of tests goes to one worker, and all browser tests to the same: two Chromiums at once
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A file of tests goes to one worker, and all that need a Chromium to the same: two at once
     make each other wait."""
-    is_browser = item.get_closest_marker("browser") is not None
-    item.add_marker(pytest.mark.xdist_group("browser" if is_browser else item.path.name))
+    from xdist.scheduler import LoadFileScheduling
+
+    class OneChromium(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "browser" if "/browser/" in nodeid else super()._split_scope(nodeid)
+
+    return OneChromium(config, log)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
