@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -18,6 +19,9 @@ from blockviz.types import (
     Entry,
     ModelInfo,
     Provenance,
+    Question,
+    TaskAnswers,
+    Timing,
 )
 
 TEXTS = {
@@ -25,6 +29,16 @@ TEXTS = {
     "none": " the city of the city of the city of the",
     "repaired": " Paris, a city of art and history on the Seine.",
 }
+# Two windows of the measured text, a space in front of every word but the first.
+WINDOWS = tuple(
+    tuple(re.findall(r" ?[\w']+|[^\w\s]|\n", text))
+    for text in (
+        "The Loire rises near Mont Gerbier in 1870 and runs 1012 kilometres. Its water is cold, "
+        "and the people of the valley say that the river has a will of its own.",
+        "In 1903 the Wright brothers flew near Kitty Hawk.\nThe wind was strong, and the machine "
+        "was in the air for twelve seconds, which was the longest flight of the day.",
+    )
+)
 # Multiply-adds of a block: its matrices without its norm of 576 channels.
 NORM = 576
 
@@ -37,6 +51,7 @@ def make_comparison(
     dataset: str = "Wikipedia passages",
     refused: str = "",
     texts: dict[str, str] | None = None,
+    pieces: tuple[tuple[str, ...], ...] | None = None,
 ) -> Comparison:
     """The first `n_columns` columns, or all. `refused`: why no correction could be had."""
     repair, removed = request.repair, request.repair.plan.removed
@@ -44,7 +59,8 @@ def make_comparison(
     labels = [n for n in dict.fromkeys(repair.corrections) if n != NO_CORRECTION]
     asked = ("original", "none", *labels)
     whole = [ORIGINAL + random.Random(i).gauss(0, 0.12) for i in range(repair.evaluation.n_samples)]
-    columns = []
+    columns, windows = [], WINDOWS if pieces is None else pieces
+    questions = {task: make_questions(task, request.limit or 48) for task in request.tasks}
     for label in asked if n_columns is None else asked[:n_columns]:
         card = titles.get(label.partition(":")[0])
         if card and refused:
@@ -65,6 +81,15 @@ def make_comparison(
             info.n_parameters - info.parameters_of(gone) + n_added, n_added, linear + n_added,
             2 * 576 * (info.n_layers - attn), info.kv_bytes_per_token(gone),
             card.folds if card else "",
+            token_nll=tuple(
+                tuple(max(0.0, random.Random(p).uniform(0.2, 5) + max(0, rise) * draw.gauss(1, 1.5))
+                      for p in row[1:])
+                for row in windows
+            ),
+            answers={name: make_answers(rows, 0.7 - 0.2 * rise, label)
+                     for name, rows in questions.items()},
+            timing=Timing(900.0 + 90 * rise, 31.0 + 3 * rise, *_speedups(1 + 0.1 * rise))
+            if request.is_timed and n_columns is None else None,
         ))  # fmt: skip
     provenances = []
     for text, role in ((repair.text, "calibration"), (repair.evaluation, "evaluation")):
@@ -81,8 +106,29 @@ def make_comparison(
         *provenances, removed, asked, tuple(columns), request.prompt, request.max_new_tokens,
         request.is_chat, repair.text.n_samples * (repair.text.seq_len - 1) if labels else 0,
         on.n_samples * (on.seq_len - 1) if columns else 0, request.settings,
-        is_partial=len(columns) < len(asked),
+        is_partial=len(columns) < len(asked), pieces=windows, questions=questions,
+        timed="64 tokens after a prompt of 64" if request.is_timed and n_columns is None else "",
     )  # fmt: skip
+
+
+def make_questions(task: str, n: int) -> tuple[Question, ...]:
+    """Sums with four answers, each of which is right once in four."""
+    return tuple(
+        Question(f"{task}: what is {i} + {i}?", tuple(str(2 * i + j) for j in range(4)), 0)
+        for i in range(n)
+    )
+
+
+def make_answers(rows: tuple[Question, ...], share: float, label: str) -> TaskAnswers:
+    """About this share of the rows answered right, not the same ones by every variant."""
+    draw = random.Random(f"{label} answers")
+    taken = tuple(row.answer if draw.random() < share else draw.randrange(1, 4) for row in rows)
+    right = sum(t == row.answer for t, row in zip(taken, rows, strict=True)) / len(rows)
+    return TaskAnswers(taken, right, (right * (1 - right) / len(rows)) ** 0.5)
+
+
+def _speedups(times: float) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    return (times, times - 0.03, times + 0.04), (times, times - 0.02, times + 0.02)
 
 
 def growing_comparison(

@@ -9,13 +9,15 @@ from dataclasses import replace
 import pytest
 import tiny
 import torch
+from test_choices import questions
 
 from blockviz.corrections import CORRECTIONS, Repair, fit, repaired_model
 from blockviz.engine.costs import multiply_adds
 from blockviz.errors import BadInput, BadPlan, OverLimit, UnknownName
-from blockviz.evaluate import measure_perplexity
+from blockviz.evaluate import measure_perplexity, score_choices
 from blockviz.models.generate import continue_greedily, prompt_ids
 from blockviz.session import Engine, Limits, ScoreRequest
+from blockviz.session.columns import questions_of
 from blockviz.session.compare_views import CompareRequest
 from blockviz.session.comparing import check_compare, compare_windows
 from blockviz.session.example import Example
@@ -24,7 +26,17 @@ from blockviz.session.repair_views import RepairRequest
 from blockviz.session.repairing import FitWindows
 from blockviz.session.scoring import score_windows
 from blockviz.settings import parse_method
-from blockviz.types import Comparison, ComparisonColumn, Done, Provenance, run
+from blockviz.types import (
+    Comparison,
+    ComparisonColumn,
+    Done,
+    Provenance,
+    Question,
+    TaskAnswers,
+    TaskRow,
+    TaskSet,
+    run,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -38,11 +50,11 @@ def asked(*names: str, prompt: str = PROMPT, n_new: int = 6, **more) -> CompareR
     return CompareRequest(repair, prompt, n_new)
 
 
-def events_of(model, *names: str, **more) -> list:
-    request = asked(*names, **more)
+def events_of(model, *names: str, tasks=(), is_timed=False, **more) -> list:
+    request = replace(asked(*names, **more), is_timed=is_timed)
     windows = FitWindows(FIT, HELD) if names else None
     ids = prompt_ids(model, PROMPT, is_chat=False)
-    return list(compare_windows(model, request, ids, windows, OTHER))
+    return list(compare_windows(model, request, ids, windows, OTHER, tasks))
 
 
 def comparison_of(model, *names: str, **more) -> Comparison:
@@ -171,6 +183,113 @@ def test_differences_and_shares_by_hand():
     assert replace(found, columns=columns[:1]).closed(columns[2]) is None
     with pytest.raises(ValueError, match="do not follow"):
         replace(found, columns=columns[1:])
+
+
+def test_the_losses_of_tokens_are_those_of_the_variant_and_lie_beside_their_words(
+    model, comparison
+):
+    assert ["".join(row) for row in comparison.pieces] == [
+        model.tokenizer.decode(ids[there].tolist())
+        for ids, there in zip(OTHER.input_ids, OTHER.attention_mask, strict=True)
+    ]
+    assert [len(row) for row in comparison.pieces] == OTHER.attention_mask.sum(-1).tolist()
+    repair = run(fit(model, PLAN, parse_method(CORRECTIONS, "mean"), FIT))
+    losses = run(measure_perplexity(repaired_model(model, repair), OTHER, n_kept=5)).token_nll
+    column = comparison.column("mean")
+    for row, expected, mean in zip(column.token_nll, losses, column.window_nll, strict=True):
+        assert row == pytest.approx(expected, abs=1e-4)
+        assert sum(row) / len(row) == pytest.approx(mean, abs=1e-4)
+    rises = comparison.token_rises(column)
+    flat = [x for row in rises for x in row]
+    assert sum(flat) / len(flat) == pytest.approx(comparison.rise(column)[0], abs=1e-4)
+    assert replace(comparison, columns=comparison.columns[1:2], asked=("none",)).token_rises(
+        column
+    ) == ()  # fmt: skip
+
+
+def test_what_is_kept_of_long_texts_is_bounded(model, monkeypatch):
+    monkeypatch.setattr("blockviz.session.columns.MOST_PIECES", 45)
+    found = comparison_of(model)
+    assert len(found.pieces) == 2 == len(found.columns[1].token_nll)
+    assert len(found.columns[1].window_nll) == 5
+
+
+def test_answers_are_those_of_each_variant_alone(model):
+    tasks = (questions(12), replace(questions(8, seed=3), name="other", has_acc_norm=False))
+    found = comparison_of(model, "mean", tasks=tasks)
+    repair = run(fit(model, PLAN, parse_method(CORRECTIONS, "mean"), FIT))
+    variants = {"original": model, "none": model.prune(PLAN), "mean": repaired_model(model, repair)}
+    for column in found.columns:
+        for task in tasks:
+            alone = run(score_choices(variants[column.label], task))
+            by_length, answers = task.has_acc_norm, column.answers[task.name]
+            assert answers.accuracy == (alone.acc_norm if by_length else alone.acc)
+            right = alone.correct_norm if by_length else alone.correct
+            rows = found.questions[task.name]
+            asked = zip(answers.taken, rows, strict=True)
+            assert tuple(taken == row.answer for taken, row in asked) == right
+    assert found.columns[1].timing is None and found.timed == ""
+    assert Comparison.from_json(json.loads(json.dumps(found.to_json()))) == found
+
+
+def test_a_question_is_shown_as_it_is_asked():
+    rows = (
+        TaskRow("a", "choices", "Q" * 700, ("one", "two"), 1),
+        TaskRow("b", "choices", "2 + 2?", ("long four", "long five"), 0, options=("A", "B")),
+    )
+    shown = questions_of([TaskSet("t", "test", rows)])["t"]
+    assert shown[0].text == "… " + "Q" * 600 and shown[1].choices == ("A", "B")
+    held = TaskRow("c", "contexts", "", ("He ate", "She ate"), 1, continuation="fish")
+    assert questions_of([TaskSet("t", "test", (held,))])["t"][0].text == "… fish"
+    said = TaskRow("d", "target", "The sea is", ("blue",), 0, continuation="blue")
+    assert questions_of([TaskSet("t", "test", (said,))])["t"][0].choices == ("blue",)
+
+
+def made(taken: dict[str, tuple[int, ...]], accuracy: dict[str, float]) -> ComparisonColumn:
+    answers = {n: TaskAnswers(t, accuracy[n], 0.0) for n, t in taken.items()}
+    return ComparisonColumn("original", "o", (1.0,), answers=answers)
+
+
+def test_flips_and_retention_by_hand_T_RET_1():
+    """Task a: right is 0, 1, 1; the original says 0, 1, 0, the plan 1, 1, 1: one lost, one won.
+    Accuracies 0.5 and 0.8 fall to 0.25 and 0.6: shares 0.5 and 0.75, mean 0.625; of the means
+    0.425 / 0.65. The original keeps all of itself by either."""
+    rows = tuple(Question("q", ("x", "y"), n) for n in (0, 1, 1))
+    whole = made({"a": (0, 1, 0), "b": ()}, {"a": 0.5, "b": 0.8})
+    cut = replace(made({"a": (1, 1, 1), "b": ()}, {"a": 0.25, "b": 0.6}), label="none")
+    provenance = Provenance(None, "m", "r", "", "float32", "cpu", 1, {})
+    found = Comparison(
+        provenance, provenance, PLAN.removed, ("original", "none"), (whole, cut), "", 1,
+        questions={"a": rows, "b": ()},
+    )  # fmt: skip
+    assert found.flips(cut, "a") == ((0,), (2,)) and found.flips(whole, "a") == ((), ())
+    assert found.flips(cut, "c") == ((), ())
+    assert found.retention(cut) == pytest.approx((0.625, 0.425 / 0.65))
+    assert found.retention(whole) == (1.0, 1.0)
+    nothing = replace(whole, answers={"a": TaskAnswers((1, 0, 0), 0.0, 0.0)})
+    assert replace(found, columns=(nothing, cut)).retention(cut) is None
+    assert replace(found, questions={}).retention(cut) is None
+
+
+def test_columns_are_timed_in_turns_and_only_if_asked(model):
+    events = events_of(model, "mean", is_timed=True)
+    found = events[-1].result
+    assert any(event.stage == "timing" for event in events[:-1])
+    for column in found.columns:
+        assert column.timing.prefill > 0 and column.timing.decode > 0
+        low, high = column.timing.decode_speedup[1:]
+        assert low <= column.timing.decode_speedup[0] <= high
+    assert found.columns[0].timing.decode_speedup == (1.0, 1.0, 1.0)
+    assert "64 tokens after a prompt of 64" in found.timed
+    assert Comparison.from_json(json.loads(json.dumps(found.to_json()))) == found
+
+
+def test_tasks_are_held_to_the_limits_of_the_server(model):
+    hosted = Limits(task_rows=20, bundled_only=True)
+    for tasks, limit in ((("arc_easy",), 21), (("arc_easy",), None), (("mine.jsonl",), 5)):
+        with pytest.raises(OverLimit):
+            check_compare(model, replace(asked(), tasks=tasks, limit=limit), hosted)
+    check_compare(model, replace(asked(), tasks=("arc_easy",), limit=20), hosted)
 
 
 def test_a_perplexity_that_is_no_number_is_a_refused_column(model):

@@ -12,7 +12,7 @@ import tiny
 import torch
 
 from blockviz.evaluate import Perplexity, measure_perplexity, next_token_nll
-from blockviz.evaluate.perplexity import next_tokens, window_nll
+from blockviz.evaluate.perplexity import next_tokens
 from blockviz.models.model import BlockModel
 from blockviz.types import CalibrationBatch, CalibrationSet, Done, Progress, run
 
@@ -92,13 +92,30 @@ def test_padding_and_batches_change_nothing(case: str):
     one_by_one = run(measure_perplexity(model, windows, batch_tokens=1))
     assert at_once.n_tokens == one_by_one.n_tokens == 15 + 2 + 8 + 1
     for i, length in enumerate(lengths):
-        alone = CalibrationBatch(
-            windows.input_ids[i : i + 1, :length], windows.attention_mask[i : i + 1, :length]
-        )
-        (expected,), count = window_nll(model, alone, ())
-        assert count == length - 1
+        ids = windows.input_ids[i : i + 1, :length]
+        with torch.inference_mode():
+            expected = model.module(input_ids=ids, labels=ids, use_cache=False).loss.item()
         assert at_once.window_nll[i] == pytest.approx(expected, rel=1e-5)
         assert one_by_one.window_nll[i] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 40, 64])
+@pytest.mark.parametrize("n_kept", [0, 1, 3, 9])
+def test_the_losses_of_tokens_are_kept_of_the_first_windows(batch_tokens: int, n_kept: int):
+    lengths = (16, 3, 9, 2)
+    model, windows = tiny.model("llama"), tiny.windows(4, 16, lengths=lengths)
+    found = run(
+        measure_perplexity(
+            model, windows, removed=tiny.ids("1.mlp"), batch_tokens=batch_tokens, n_kept=n_kept
+        )
+    )
+    assert [len(row) for row in found.token_nll] == [n - 1 for n in lengths[:n_kept]]
+    for row, ids, mean in zip(found.token_nll, windows.input_ids, found.window_nll, strict=False):
+        with model.masked(tiny.ids("1.mlp")), torch.inference_mode():
+            logits = model.module(input_ids=ids[None, : len(row) + 1], use_cache=False).logits[0]
+        nll = -logits.float().log_softmax(-1)[range(len(row)), ids[1 : len(row) + 1]]
+        assert row == pytest.approx(nll.tolist(), rel=1e-4)
+        assert mean == pytest.approx(sum(row) / len(row))
 
 
 def test_uniform_logits_give_the_size_of_the_vocabulary():

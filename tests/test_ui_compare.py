@@ -32,7 +32,8 @@ GOOD = {
     "compare_a": "writer_refit", "compare_b": "asc", "compare_prompt": "Hello", "compare_new": 48,
     "compare_chat": False, "compare_text": "demo", "compare_samples": 48, "compare_seq_len": 512,
     "compare_skip": 0, "compare_held": 8, "compare_seed": 42, "against_text": "demo",
-    "against_samples": 16, "against_seq_len": 512,
+    "against_samples": 16, "against_seq_len": 512, "compare_tasks": [], "compare_rows": 48,
+    "compare_timed": False,
 }  # fmt: skip
 REMOVED = ("18.attn", "7.attn", "7.mlp")
 
@@ -91,13 +92,16 @@ def test_the_settings_become_the_request_they_show(engine, visitor):
         compare_a="ridge", compare_b="none", compare_prompt="Hi", compare_new=7, compare_chat=True,
         compare_text="own", compare_samples=24, compare_seq_len=256, compare_skip=3,
         compare_held=4, compare_seed=7, against_samples=5, against_seq_len=128,
+        compare_tasks=["piqa", "arc_easy"], compare_rows=20, compare_timed=True,
     ))  # fmt: skip
     repair = RepairRequest(
         plan=visitor.plan(), corrections=("ridge", "none"),
         text=ScoreRequest(calibration="own", n_samples=24, seq_len=256, seed=7), n_skip=3,
         n_held=4, evaluation=ScoreRequest(n_samples=5, seq_len=128, seed=7),
     )  # fmt: skip
-    assert request == CompareRequest(repair, "Hi", 7, is_chat=True)
+    assert request == CompareRequest(
+        repair, "Hi", 7, is_chat=True, tasks=("piqa", "arc_easy"), limit=20, is_timed=True
+    )
 
 
 FORGED = [
@@ -109,7 +113,8 @@ FORGED = [
     ("compare_samples", 0), ("compare_samples", 65), ("compare_samples", math.nan),
     ("compare_seq_len", 1), ("compare_seq_len", 513), ("compare_skip", -1), ("compare_held", 1.5),
     ("compare_seed", 2**33), ("against_text", None), ("against_samples", math.inf),
-    ("against_seq_len", []),
+    ("against_seq_len", []), ("compare_tasks", ["../x.jsonl"]), ("compare_tasks", "piqa"),
+    ("compare_tasks", [["piqa"]]), ("compare_rows", 65), ("compare_rows", 0),
 ]  # fmt: skip
 
 
@@ -359,6 +364,58 @@ def test_every_row_says_whether_it_is_measured_and_on_what(engine, compare, visi
     for part in ("SmolLM2", "bfloat16", "evaluation part", "fitted on", "24\u202f528 positions"):
         assert part in table["note"]
     assert "3 blocks: 18.attn, 7.layer" in table["lead"]
+
+
+def test_answers_and_speed_have_rows_only_where_they_were_asked_for(engine, compare, visitor):
+    keep(engine, visitor)
+    plain = drawn(compare, owner_of(visitor, "mine"))
+    names = [row["name"] for row in plain["compare_table"]["rows"]]
+    assert not {"piqa", "Accuracy kept", "Writes"} & set(names)
+    assert plain["flips"]["tasks"] == []
+    with_tasks = form(compare_tasks=["piqa"], compare_rows=20, compare_timed=True)
+    found = keep(engine, visitor, form_=with_tasks)
+    update = drawn(compare, owner_of(visitor, "mine"), form_=with_tasks)
+    whole, bare = found.columns[:2]
+    lost, won = found.flips(bare, "piqa")
+    accuracy = cells(update, "piqa")
+    assert accuracy[0]["small"] == "" and accuracy[0]["main"].startswith(
+        f"{100 * whole.answers['piqa'].accuracy:.1f} ± "
+    )
+    assert accuracy[1]["small"] == f"{len(lost)} lost, {len(won)} won"
+    share = bare.answers["piqa"].accuracy / whole.answers["piqa"].accuracy
+    assert cells(update, "Accuracy kept")[1]["main"].startswith(f"{100 * share:.1f}")
+    assert cells(update, "Writes")[1]["main"] == f"{bare.timing.decode:.1f} tokens/s"
+    assert cells(update, "Reads a prompt")[0]["small"] == ""
+    (task,) = update["flips"]["tasks"]
+    assert [v["title"] for v in task["variants"]] == ["Pruned", "Pruned + Writer refit",
+                                                      "Pruned + Activation statistics"]  # fmt: skip
+    states = [q["state"] for q in task["variants"][0]["questions"]]
+    assert states == ["lost"] * len(lost) + ["won"] * len(won)
+    first = task["variants"][0]["questions"][0]
+    question = found.questions["piqa"][lost[0]]
+    assert first["right"] == question.choices[question.answer] != first["other"]
+
+
+def test_the_words_of_the_text_carry_what_they_cost(engine, compare, visitor):
+    found = keep(engine, visitor)
+    view = drawn(compare, owner_of(visitor, "mine"))["hurt_words"]
+    assert ["".join(w) for w in view["windows"]] == ["".join(w) for w in found.pieces]
+    whole, bare = found.columns[:2]
+    assert view["before"][1] == [round(100 * x) for x in whole.token_nll[1]]
+    gaps = zip(bare.token_nll[0], whole.token_nll[0], strict=True)
+    assert view["variants"][0]["rises"][0] == pytest.approx([100 * (b - w) for b, w in gaps], abs=1)
+    kinds = [kind["name"] for kind in view["kinds"]]
+    told = dict(zip(view["windows"][0], view["marks"][0], strict=True))
+    assert kinds.index("number") in told[" 1870"] and kinds.index("name") in told[" Mont"]
+    keep(engine, visitor, n_columns=1)
+    assert drawn(compare, owner_of(visitor, "mine"))["hurt_words"]["windows"] == []
+
+
+def test_only_as_many_words_are_drawn_as_a_browser_bears(engine, compare, visitor, monkeypatch):
+    row = ("The", *[" sea"] * 99)
+    keep(engine, visitor, pieces=(row,) * 30)
+    view = drawn(compare, owner_of(visitor, "mine"))["hurt_words"]
+    assert len(view["windows"]) == 21 and view["note"].startswith("21 of 16 windows.")
 
 
 def test_what_cannot_be_counted_says_so(engine, compare, visitor):

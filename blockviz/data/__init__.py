@@ -2,6 +2,7 @@
 
 from blockviz.data.letters import letter_prompts
 from blockviz.data.overlap import overlap, overlap_warning
+from blockviz.data.pieces import pieces_of
 from blockviz.data.records import Texts
 from blockviz.data.task_sources import task_sources
 from blockviz.data.tasks import check_tasks, load_tasks, task_name
@@ -19,6 +20,7 @@ __all__ = [
     "overlap",
     "overlap_warning",
     "part_of",
+    "pieces_of",
     "task_name",
     "task_sources",
 ]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from blockviz.types import BlockId, TaskSet
+from blockviz.types import BlockId, TaskRow, TaskSet
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,19 @@ class ChoiceResult:
         """
         if not self.tasks.has_acc_norm:
             return None
-        answered = zip(self.loglikelihoods, self.tasks.rows, strict=True)
-        return tuple(
-            _first_largest([x / len(c) for x, c in zip(row, asked.choices, strict=True)])
-            == asked.answer
-            for row, asked in answered
-        )
+        rows = zip(self.taken, self.tasks.rows, strict=True)
+        return tuple(taken == asked.answer for taken, asked in rows)
+
+    @property
+    def taken(self) -> tuple[int, ...]:
+        """Of each row the option that is taken: the likeliest per character where that is reported,
+        else the likeliest; in mode `target` 0 if greedy decoding writes it, else -1."""
+        if self.tasks.mode == "target":
+            return tuple(0 if is_written else -1 for is_written in self.is_greedy)
+        if not self.tasks.has_acc_norm:
+            return tuple(map(_first_largest, self.loglikelihoods))
+        rows = zip(self.loglikelihoods, self.tasks.rows, strict=True)
+        return tuple(_first_largest(_per_character(row, asked)) for row, asked in rows)
 
     @property
     def acc(self) -> float:
@@ -121,6 +128,10 @@ class RemovalResults:
 def accuracy(result: ChoiceResult) -> float:
     """The share of rows answered right: what TALE (arXiv 2510.22767) measures a removal by."""
     return result.acc
+
+
+def _per_character(row: Sequence[float], asked: TaskRow) -> list[float]:
+    return [x / len(c) for x, c in zip(row, asked.choices, strict=True)]
 
 
 def _first_largest(values: Sequence[float]) -> int:

@@ -16,10 +16,12 @@ from blockviz.types import BlockId, CalibrationBatch, CalibrationSet, Done, Even
 
 @dataclass(frozen=True)
 class Perplexity:
-    """`window_nll`: mean nats of each window; `n_tokens`: tokens predicted (not those read)."""
+    """`window_nll`: mean nats of each window; `n_tokens`: tokens predicted (not those read).
+    `token_nll`: nats of each predicted token of the first windows, as many as were to be kept."""
 
     window_nll: tuple[float, ...]
     n_tokens: int
+    token_nll: tuple[tuple[float, ...], ...] = ()
 
     @property
     def nll(self) -> float:
@@ -54,28 +56,36 @@ def measure_perplexity(
     *,
     removed: Iterable[BlockId] = (),
     batch_tokens: int = 1024,
+    n_kept: int = 0,
 ) -> Events:
-    """Done(Perplexity) of the model without `removed`; a Progress per batch, partial included."""
+    """Done(Perplexity) of the model without `removed`; a Progress per batch, partial included.
+
+    n_kept: of how many windows to keep the loss of each token.
+    """
     removed = tuple(removed)
     batch_size = max(1, batch_tokens // windows.input_ids.shape[1])
     found: list[float] = []
+    tokens: list[tuple[float, ...]] = []
     n_tokens = 0
     for batch in windows.batches(batch_size):
         yield Progress("perplexity", len(found), len(windows))
-        nll, count = window_nll(model, batch, removed)
-        found += nll
-        n_tokens += count
+        nll, has_target = _token_nll(model, batch, removed)
+        found += (nll.sum(dim=-1) / has_target.sum(dim=-1)).tolist()
+        rows = zip(nll[: n_kept - len(tokens)], has_target, strict=False)
+        tokens += [tuple(row[is_predicted].tolist()) for row, is_predicted in rows]
+        n_tokens += int(has_target.sum())
         yield Progress(
             "perplexity", len(found), len(windows), partial=Perplexity(tuple(found), n_tokens)
         )
-    yield Done(Perplexity(tuple(found), n_tokens))
+    yield Done(Perplexity(tuple(found), n_tokens, tuple(tokens)))
 
 
 @torch.inference_mode()
-def window_nll(
+def _token_nll(
     model: BlockModel, batch: CalibrationBatch, removed: Iterable[BlockId]
-) -> tuple[list[float], int]:
-    """(mean nats of each window, tokens predicted); the logits are never held all at once."""
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(nats of the token behind each position, whether there is one), both (batch, seq); the
+    logits are never held all at once."""
     stage, head = Stage(model, batch), Head(model)
     hidden = head.hidden(stage.run(stage.stream, 0, removed))
     targets, has_target = next_tokens(batch)
@@ -84,8 +94,7 @@ def window_nll(
     nll = torch.zeros(has_target.numel(), dtype=torch.float64)
     for part, logits in head.chunks(hidden[rows.to(hidden.device)]):
         nll[rows[part]] = next_token_nll(logits, wanted[part]).cpu().double()
-    per_window = nll.view(has_target.shape).sum(dim=-1) / has_target.sum(dim=-1)
-    return per_window.tolist(), int(has_target.sum())
+    return nll.view(has_target.shape), has_target
 
 
 def next_tokens(batch: CalibrationBatch) -> tuple[torch.Tensor, torch.Tensor]:

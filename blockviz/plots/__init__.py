@@ -8,6 +8,7 @@ from blockviz.plots.contest import contest_card
 from blockviz.plots.curves import CurveLine, CurvePoint, removal_curves
 from blockviz.plots.gromov import gromov_card
 from blockviz.plots.heatmap import SHADE_NOTES, heatmap_card, importance_heatmap
+from blockviz.plots.hurts import can_draw_hurts, hurts_card
 from blockviz.plots.interactions import pairs_card, stand_ins_card, surrogate_card
 from blockviz.plots.labels import label, slug, visible
 from blockviz.plots.lens import lens_card, lens_tokens_card
@@ -20,10 +21,12 @@ from blockviz.plots.search import search_grid, search_progress
 from blockviz.plots.stability import between_card, stability_card
 from blockviz.plots.table import csv_text, score_rows
 from blockviz.plots.verdict import cumulative_card, singles_card, verdict_card
+from blockviz.plots.word_classes import WORD_CLASSES, word_classes
 
 __all__ = [
     "SHADES",
     "SHADE_NOTES",
+    "WORD_CLASSES",
     "Citation",
     "CurveLine",
     "CurvePoint",
@@ -33,6 +36,7 @@ __all__ = [
     "agreement_card",
     "between_card",
     "can_draw",
+    "can_draw_hurts",
     "cividis",
     "cka_card",
     "column_name",
@@ -44,6 +48,7 @@ __all__ = [
     "gromov_card",
     "has_channels",
     "heatmap_card",
+    "hurts_card",
     "importance_heatmap",
     "importance_lines",
     "label",
@@ -72,4 +77,5 @@ __all__ = [
     "surrogate_card",
     "verdict_card",
     "visible",
+    "word_classes",
 ]

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from torch import nn
+
 from blockviz.corrections import Correction, Repair, repaired_model
 from blockviz.data import overlap_warning
-from blockviz.engine.costs import multiply_adds
 from blockviz.errors import BadInput, UnsupportedModel
-from blockviz.evaluate import Perplexity, measure_perplexity
+from blockviz.evaluate import Perplexity, measure_perplexity, score_choices
 from blockviz.models.generate import continue_greedily
 from blockviz.models.model import BlockModel
+from blockviz.session.columns import answers_of, kept_pieces, questions_of, sized, timing_of
 from blockviz.session.compare_views import CompareRequest
+from blockviz.session.evaluation import open_tasks
 from blockviz.session.opening import open_windows, provenance_of
-from blockviz.session.refusals import check_fit
+from blockviz.session.refusals import check_fit, check_score
 from blockviz.session.repair_space import check_repair, parse_corrections
 from blockviz.session.repairing import FitWindows, added_by, fitted, no_number, open_fit_windows
+from blockviz.session.speeding import SpeedRequest, skipping, time_rows
 from blockviz.session.views import Limits
 from blockviz.session.writing import checked_prompt
 from blockviz.types import (
@@ -30,10 +34,13 @@ from blockviz.types import (
     Done,
     Events,
     Progress,
+    PruningPlan,
+    TaskSet,
     passing,
 )
 
 MOST_CORRECTIONS = 2
+SPEED = SpeedRequest(repeats=5, n_prompt=64, n_new=64)
 
 
 def check_compare(model: BlockModel, request: CompareRequest, limits: Limits) -> list[int]:
@@ -56,6 +63,8 @@ def check_compare(model: BlockModel, request: CompareRequest, limits: Limits) ->
         )
     repair.plan.check(model.info)
     check_fit(limits, repair)
+    for task in request.tasks:
+        check_score(limits, replace(repair.evaluation, tasks=task, limit=request.limit))
     for value, least, what in (
         (repair.evaluation.seq_len, 2, "tokens in a window to measure on"),
         (request.max_new_tokens, 1, "new tokens"),
@@ -85,8 +94,9 @@ def compare_request(
     windows: FitWindows | None = None
     if parse_corrections(request.repair.corrections):
         windows = yield from passing(open_fit_windows(model, request.repair))
+    tasks = yield from passing(open_tasks(request.tasks, limit=request.limit))
     evaluation = yield from passing(open_windows(model, request.repair.evaluation, "evaluation"))
-    yield from compare_windows(model, request, ids, windows, evaluation)
+    yield from compare_windows(model, request, ids, windows, evaluation, tasks)
 
 
 def compare_windows(
@@ -95,14 +105,15 @@ def compare_windows(
     ids: list[int],
     windows: FitWindows | None,
     evaluation: CalibrationSet,
+    tasks: Sequence[TaskSet] = (),
 ) -> Events:
-    """Done(Comparison) on given windows and prompt tokens; windows None: nothing is fitted.
+    """Done(Comparison) on given windows, prompt tokens and tasks; windows None: nothing is fitted.
 
     A correction that this model cannot have becomes a column that says why.
     """
     corrections = parse_corrections(request.repair.corrections) if windows else {}
     warning = overlap_warning(windows.fit, evaluation) if windows else ""
-    run = _Run(model, request, ids, corrections, windows, evaluation, warning)
+    run = _Run(model, request, ids, corrections, windows, evaluation, tasks, warning)
     yield from run.events()
 
 
@@ -120,18 +131,24 @@ class _Run:
     corrections: dict[str, Correction]
     windows: FitWindows | None
     evaluation: CalibrationSet
+    tasks: Sequence[TaskSet]
     warning: str
     columns: list[ComparisonColumn] = field(default_factory=list)
+    # What each column is run as when it is timed.
+    modules: dict[str, nn.Module] = field(default_factory=dict)
+    pieces: tuple[tuple[str, ...], ...] = ()
+    timed: str = ""
     n_tokens: int = 0
     n_predicted: int = 0
 
     def events(self) -> Events:
+        self.pieces = kept_pieces(self.model, self.evaluation)
         yield self._progress("comparing")
         bare = (("original", "Original", ()), ("none", "Pruned", self.request.repair.plan.removed))
         for label, title, removed in bare:
             column = ComparisonColumn(label, title)
-            sized = self._sized(column, self.model, removed, removed=removed)
-            yield from self._finished(sized, self.model, removed)
+            found = sized(column, self.model.info, self.model, removed, removed=removed)
+            yield from self._finished(found, self.model, removed)
         for label, correction in self.corrections.items():
             empty = ComparisonColumn(label, correction.title, folds=correction.folds)
             try:
@@ -139,6 +156,8 @@ class _Run:
             except (UnsupportedModel, BadInput) as refusal:
                 self.columns.append(replace(empty, refused=str(refusal)))
                 yield self._progress(f"compared {label}")
+        if self.request.is_timed and self.modules:
+            yield from self._timed()
         yield Done(self.comparison(is_partial=False))
 
     def _repaired(self, empty: ComparisonColumn, correction: Correction) -> Running:
@@ -148,42 +167,34 @@ class _Run:
         repaired = repaired_model(self.model, repair)
         self.n_tokens = max(self.n_tokens, repair.n_tokens)
         named = replace(empty, n_added=added_by(repair, repaired), notes=repair.notes)
-        sized = self._sized(named, repaired, repair.plan.removed, revived=repaired.revived)
-        yield from self._finished(sized, repaired, ())
-
-    def _sized(
-        self,
-        column: ComparisonColumn,
-        model: BlockModel,
-        plan: tuple[BlockId, ...],
-        *,
-        removed: tuple[BlockId, ...] = (),
-        revived: frozenset[BlockId] = frozenset(),
-    ) -> ComparisonColumn:
-        """The column with what is counted rather than measured; `model` is run without `removed`.
-
-        revived: blocks of the plan that stand after all.
-        """
-        info, cost = self.model.info, multiply_adds(model, removed)
-        added = max(column.n_added, info.parameters_of(revived))
-        return replace(
-            column,
-            n_parameters=info.n_parameters - info.parameters_of(plan) + added,
-            multiply_adds=cost.weights if cost else None,
-            per_position=cost.per_position if cost else None,
-            kv_bytes=info.kv_bytes_per_token(b for b in plan if b not in revived),
-        )
+        plan, revived = repair.plan.removed, repaired.revived
+        found = sized(named, self.model.info, repaired, plan, revived=revived)
+        yield from self._finished(found, repaired, ())
 
     def _finished(
         self, column: ComparisonColumn, model: BlockModel, removed: tuple[BlockId, ...]
     ) -> Running:
-        """Puts the column beside the others, with its perplexity and its text."""
-        events = measure_perplexity(model, self.evaluation, removed=removed)
+        """Puts the column beside the others, with what is measured of it."""
+        events = measure_perplexity(
+            model, self.evaluation, removed=removed, n_kept=len(self.pieces)
+        )
         found: Perplexity = yield from self._told(events, f"measuring {column.label}")
         self.n_predicted = found.n_tokens
         if all(map(math.isfinite, found.window_nll)):
             text = yield from self._written(column.label, model, removed)
-            self.columns.append(replace(column, window_nll=found.window_nll, text=text))
+            answers = yield from self._answered(column.label, model, removed)
+            tokens = tuple(tuple(round(nll, 4) for nll in row) for row in found.token_nll)
+            self.columns.append(
+                replace(
+                    column,
+                    window_nll=found.window_nll,
+                    token_nll=tokens,
+                    text=text,
+                    answers=answers,
+                )
+            )
+            if self.request.is_timed:
+                self.modules[column.label] = skipping(model, PruningPlan(removed))
         else:
             is_bare = column.label in ("original", "none")
             reason = _not_finite(column.title) if is_bare else no_number(column.label)
@@ -199,6 +210,27 @@ class _Run:
                 text = so_far
                 yield Progress(f"writing, {label}", n, n_new, self._place())
         return text
+
+    def _answered(self, label: str, model: BlockModel, removed: tuple[BlockId, ...]) -> Running:
+        """Task -> what a variant answers."""
+        answers = {}
+        for task in self.tasks:
+            events = score_choices(model, task, removed=removed)
+            found = yield from self._told(events, f"asking {task.name}, {label}")
+            answers[task.name] = answers_of(found)
+        return answers
+
+    def _timed(self) -> Running:
+        """Times the columns in turns, so that a machine that slows down slows all of them."""
+        found = yield from self._told(time_rows(self.model, self.modules, SPEED), "timing")
+        self.columns = [
+            replace(c, timing=timing_of(found[c.label])) if c.label in found else c
+            for c in self.columns
+        ]
+        self.timed = (
+            f"{SPEED.n_new} tokens after a prompt of {SPEED.n_prompt}, one text at a time, the "
+            f"median of {SPEED.repeats} turns on {self.model.info.device}"
+        )
 
     def _told(self, events: Events, stage: str) -> Running:
         """The result of `events`; its steps under another name, without what they carry."""
@@ -234,6 +266,9 @@ class _Run:
             settings=self.request.settings,
             warning=self.warning,
             is_partial=is_partial,
+            pieces=self.pieces,
+            questions=questions_of(self.tasks),
+            timed=self.timed,
         )
 
 

@@ -12,10 +12,11 @@ from typing import Any
 from blockviz.corrections import CORRECTIONS, fit, repaired_model
 from blockviz.data import load_tasks
 from blockviz.errors import BadInput, UnsupportedModel
-from blockviz.evaluate import ChoiceResult, Perplexity, measure_perplexity, score_choices
+from blockviz.evaluate import Perplexity, measure_perplexity, score_choices
 from blockviz.export import stock_parameters
 from blockviz.models.model import BlockModel
 from blockviz.models.repaired import RepairedModel
+from blockviz.session.columns import answers_of
 from blockviz.session.contest_space import Texts, check_contest, draw_texts, search_of, size_of
 from blockviz.session.contest_views import ContestRequest, Entrant, ends_itself, entrants
 from blockviz.session.ledger import Ledger
@@ -208,7 +209,8 @@ class _Run:
         answers: dict[str, Answered] = {}
         for task in self.tasks:
             given = yield from self._told(score_choices(model, task), f"{entry.name}: {task.name}")
-            answers[task.name] = _answered(given)
+            said = answers_of(given)
+            answers[task.name] = Answered(said.accuracy, said.stderr, given.n)
         info = self.model.info
         added = model.n_added if isinstance(model, RepairedModel) else 0
         return replace(
@@ -251,10 +253,3 @@ class _Run:
             n_predicted=self.whole.n_tokens if self.whole else 0,
             is_partial=is_partial,
         )
-
-
-def _answered(found: ChoiceResult) -> Answered:
-    """By log-likelihood per character where the task has that, as BlockPruner reports it."""
-    if found.acc_norm is not None:
-        return Answered(found.acc_norm, found.acc_norm_stderr, found.n)
-    return Answered(found.acc, found.stderr, found.n)

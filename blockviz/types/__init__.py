@@ -1,5 +1,6 @@
 """Plain frozen values that cross the rooms; each validates itself, each saved one has JSON."""
 
+from blockviz.types.answers import Question, TaskAnswers, Timing
 from blockviz.types.blocks import PARTS, UNITS, Block, BlockId, ModelInfo, Part, Unit
 from blockviz.types.comparison import Comparison, ComparisonColumn
 from blockviz.types.contest import Answered, Contest, Entry
@@ -79,6 +80,7 @@ __all__ = [
     "Progress",
     "Provenance",
     "PruningPlan",
+    "Question",
     "Readout",
     "RemovedSet",
     "RepairRow",
@@ -89,9 +91,11 @@ __all__ = [
     "SearchRun",
     "SearchStep",
     "Searching",
+    "TaskAnswers",
     "TaskRow",
     "TaskSet",
     "TaskTable",
+    "Timing",
     "Unit",
     "WeightTensors",
     "parts_of",

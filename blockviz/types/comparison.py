@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from blockviz.types.answers import Question, TaskAnswers, Timing
 from blockviz.types.blocks import BlockId
 from blockviz.types.data import Provenance
 from blockviz.types.judgement import Measured
@@ -16,7 +17,9 @@ from blockviz.types.judgement import Measured
 class ComparisonColumn:
     """One variant. label: "original", "none" for the bare plan, or a correction's label.
 
-    window_nll: mean nats of each evaluation window; text: what it wrote after the prompt.
+    window_nll: mean nats of each evaluation window; token_nll: nats of each predicted token of the
+    windows that the comparison holds in pieces; text: what it wrote after the prompt; answers: to
+    each task; timing: how fast it is, None where that was not asked.
     n_parameters: what is left, n_added included: parameters that a stock model has no place for;
     folds: how an export takes it into a stock checkpoint, empty where it cannot. multiply_adds: of
     one token, one for each weight of a linear map; per_position: what attention adds for every
@@ -36,6 +39,9 @@ class ComparisonColumn:
     folds: str = ""
     notes: tuple[str, ...] = ()
     refused: str = ""
+    token_nll: tuple[tuple[float, ...], ...] = ()
+    answers: Mapping[str, TaskAnswers] = field(default_factory=dict)
+    timing: Timing | None = None
 
     @property
     def measured(self) -> Measured:
@@ -53,12 +59,28 @@ class ComparisonColumn:
         return self.measured.rise_over(zero)[1]
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "window_nll": list(self.window_nll), "notes": list(self.notes)}
+        return {
+            **vars(self),
+            "window_nll": list(self.window_nll),
+            "notes": list(self.notes),
+            "token_nll": [list(row) for row in self.token_nll],
+            "answers": {name: found.to_json() for name, found in self.answers.items()},
+            "timing": self.timing.to_json() if self.timing else None,
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> ComparisonColumn:
         tuples = {name: tuple(data[name]) for name in ("window_nll", "notes")}
-        return cls(**{**data, **tuples})
+        answers, timing = data.get("answers") or {}, data.get("timing")
+        return cls(
+            **{
+                **data,
+                **tuples,
+                "token_nll": tuple(map(tuple, data.get("token_nll") or ())),
+                "answers": {name: TaskAnswers.from_json(found) for name, found in answers.items()},
+                "timing": Timing.from_json(timing) if timing else None,
+            }
+        )
 
 
 @dataclass(frozen=True)
@@ -67,8 +89,10 @@ class Comparison:
 
     provenance: of the text that corrections are fitted on, without data where none was; evaluation:
     of the text that the perplexities are of. n_tokens: positions fitted on; n_predicted: tokens
-    predicted. Texts are greedy, at most max_new_tokens after `prompt`. settings: a key of all that
-    was asked but the plan. warning: what to know before the numbers are believed.
+    predicted. Texts are greedy, at most max_new_tokens after `prompt`. pieces: the first evaluation
+    windows, the text of each token; the first of a window is read and not predicted. questions: of
+    each task. settings: a key of all that was asked but the plan. timed: how speed was taken.
+    warning: what to know before the numbers are believed.
     """
 
     provenance: Provenance
@@ -84,6 +108,9 @@ class Comparison:
     settings: str = ""
     warning: str = ""
     is_partial: bool = False
+    pieces: tuple[tuple[str, ...], ...] = ()
+    questions: Mapping[str, tuple[Question, ...]] = field(default_factory=dict)
+    timed: str = ""
 
     def __post_init__(self) -> None:
         labels = tuple(column.label for column in self.columns)
@@ -110,6 +137,42 @@ class Comparison:
             return None
         return (rises[0][0] - rises[1][0]) / rises[0][0]
 
+    def token_rises(self, column: ComparisonColumn) -> tuple[tuple[float, ...], ...]:
+        """Of each token of `pieces` but the first of a window: nats above the original's."""
+        whole = self.column("original")
+        if whole is None or len(whole.token_nll) != len(column.token_nll):
+            return ()
+        rows = zip(column.token_nll, whole.token_nll, strict=True)
+        return tuple(tuple(a - b for a, b in zip(*row, strict=True)) for row in rows)
+
+    def flips(self, column: ComparisonColumn, task: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """(questions that the original answers right and this does not, the other way round)."""
+        whole, rows = self.column("original"), self.questions.get(task, ())
+        if whole is None or task not in whole.answers or task not in column.answers:
+            return (), ()
+        before, after = whole.answers[task].taken, column.answers[task].taken
+        right = [
+            (b == q.answer, a == q.answer) for q, b, a in zip(rows, before, after, strict=True)
+        ]
+        lost = tuple(i for i, pair in enumerate(right) if pair == (True, False))
+        return lost, tuple(i for i, pair in enumerate(right) if pair == (False, True))
+
+    def retention(self, column: ComparisonColumn) -> tuple[float, float] | None:
+        """What is left of the original's accuracy over all tasks: (the mean of the tasks' shares,
+        the share of the means). None where a task has no answers or the original none right."""
+        whole = self.column("original")
+        tasks = tuple(self.questions)
+        if whole is None or not tasks:
+            return None
+        if not all(task in found.answers for task in tasks for found in (whole, column)):
+            return None
+        before = [whole.answers[task].accuracy for task in tasks]
+        after = [column.answers[task].accuracy for task in tasks]
+        if not all(before):
+            return None
+        shares = math.fsum(a / b for a, b in zip(after, before, strict=True)) / len(tasks)
+        return shares, math.fsum(after) / math.fsum(before)
+
     def to_json(self) -> dict[str, Any]:
         head = {"partial": True} if self.is_partial else {}
         return {
@@ -126,6 +189,9 @@ class Comparison:
             "n_predicted": self.n_predicted,
             "settings": self.settings,
             "warning": self.warning,
+            "timed": self.timed,
+            "pieces": [list(row) for row in self.pieces],
+            "questions": {n: [q.to_json() for q in rows] for n, rows in self.questions.items()},
             "columns": [column.to_json() for column in self.columns],
         }
 
@@ -140,5 +206,11 @@ class Comparison:
             columns=tuple(ComparisonColumn.from_json(c) for c in data["columns"]),
             is_chat=data["mode"] == "chat",
             is_partial=bool(data.get("partial", False)),
+            pieces=tuple(map(tuple, data.get("pieces") or ())),
+            questions={
+                name: tuple(map(Question.from_json, rows))
+                for name, rows in (data.get("questions") or {}).items()
+            },
+            timed=data.get("timed", ""),
             **{name: data[name] for name in plain},
         )

@@ -121,8 +121,11 @@ class Api:
         n_samples: int = 16,
         seq_len: int = 512,
         seed: int = 42,
+        tasks: str = "",
+        limit: int = 48,
     ) -> Answer:
-        """The original, the plan and a repair of it on one text, the JSON of a comparison."""
+        """The original, the plan and a repair of it on one text, the JSON of a comparison; tasks:
+        names with commas, `limit` questions of each."""
 
         def start() -> str:
             form = {
@@ -140,6 +143,9 @@ class Api:
                 "against_text": data,
                 "against_samples": n_samples,
                 "against_seq_len": seq_len,
+                "compare_tasks": _names(tasks),
+                "compare_rows": limit,
+                "compare_timed": False,
             }
             values = (form[name] for name in compare_form.FORM)
             asked = compare_form.request_of(self.engine, self._visitor(remove, correction), *values)

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from blockviz.plots import can_draw, column_name, comparison_card, contest_card, visible
+from blockviz.plots import (
+    can_draw,
+    can_draw_hurts,
+    column_name,
+    comparison_card,
+    contest_card,
+    hurts_card,
+    visible,
+)
 from blockviz.session import JobView, Visitor
 from blockviz.types import Comparison, parts_of
 from blockviz.ui.compare_view import (
@@ -15,6 +23,7 @@ from blockviz.ui.compare_view import (
     table_view,
 )
 from blockviz.ui.figure_card import card_names, card_update
+from blockviz.ui.hurts_view import flips_view, words_view
 from blockviz.ui.repair_rows import blocks
 
 if TYPE_CHECKING:
@@ -27,8 +36,9 @@ OTHER_MODEL = "Another model has been loaded since this was compared. Reload the
 
 def card_outputs() -> tuple[str, ...]:
     """Every component that a comparison is drawn into."""
-    own = (*card_names("comparison_rise"), *card_names("contest"))
-    return (*own, "compare_table", "compare_note")
+    cards = ("comparison_rise", "hurts", "contest")
+    own = (name for card in cards for name in card_names(card))
+    return (*own, "hurt_words", "flips", "compare_table", "compare_note")
 
 
 def drawn(
@@ -40,8 +50,12 @@ def drawn(
 ) -> Update:
     """A comparison with its figure; `job`: that this browser runs or ran last."""
     card = comparison_card(found) if found is not None and can_draw(found) else None
+    hurts = hurts_card(found) if found is not None and can_draw_hurts(found) else None
     return {
         **card_update("comparison_rise", card),
+        **card_update("hurts", hurts),
+        "hurt_words": words_view(found),
+        "flips": flips_view(found),
         **card_update("contest", None if engine.contest is None else contest_card(engine.contest)),
         **stated(engine, visitor, found, job, settings),
     }

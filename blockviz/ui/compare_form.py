@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 FORM = (
     "compare_a", "compare_b", "compare_prompt", "compare_new", "compare_chat", "compare_text",
     "compare_samples", "compare_seq_len", "compare_skip", "compare_held", "compare_seed",
-    "against_text", "against_samples", "against_seq_len",
+    "against_text", "against_samples", "against_seq_len", "compare_tasks", "compare_rows",
+    "compare_timed",
 )  # fmt: skip
 NONE = "none"
 USUAL = ("writer_refit", "asc")
@@ -75,13 +76,17 @@ def request_of(engine: Engine, visitor: Visitor, *form: Any) -> CompareRequest:
         n_held=inputs.whole(raw["compare_held"], "The windows held out", low=0, high=most),
         evaluation=text_of(engine, raw, "against", "measured", seed=raw["compare_seed"]),
     )
-    chars = limits.max_prompt_chars or MAX_PROMPT_CHARS
+    chars, rows = limits.max_prompt_chars or MAX_PROMPT_CHARS, limits.task_rows or MAX_SAMPLES
+    tasks = raw["compare_tasks"] or ()
     longest = limits.max_new_tokens or MAX_NEW_TOKENS
     return CompareRequest(
         repair,
         inputs.text(raw["compare_prompt"], "The prompt", max_chars=chars),
         inputs.whole(raw["compare_new"], "The number of new tokens", low=1, high=longest),
         is_chat=raw["compare_chat"] is True,
+        tasks=inputs.choices(tasks, "The questions", engine.tasks()) if tasks else (),
+        limit=inputs.whole(raw["compare_rows"], "The number of questions", low=1, high=rows),
+        is_timed=raw["compare_timed"] is True,
     )
 
 
@@ -90,6 +95,8 @@ def said(engine: Engine, request: CompareRequest) -> dict[str, str]:
     repair = request.repair
     text, on = repair.text, repair.evaluation
     fitted = [name for name in repair.corrections if name != NONE]
+    asked = f" Each answers {request.limit} questions of {' and '.join(request.tasks)}."
+    timed = " They are timed in turns at the end; nothing else should run on the machine then."
     skipped = f", after the first {grouped(repair.n_skip)}" if repair.n_skip else ""
     fits = (
         f"Fitted on {windows_of(text)} = {grouped(text.n_samples * text.seq_len)} tokens of "
@@ -99,7 +106,8 @@ def said(engine: Engine, request: CompareRequest) -> dict[str, str]:
         "text": f"{fits if fitted else ''}Perplexity is measured on {windows_of(on)} of "
         f"{title_of(engine, on)}"
         f"{', which no correction is fitted on' if fitted else ''}. Every text is greedy: always "
-        "the likeliest next token, so that no seed plays a part.",
+        "the likeliest next token, so that no seed plays a part."
+        f"{asked if request.tasks else ''}{timed if request.is_timed else ''}",
         "note": "A and B are the same correction: it gets one column."
         if len(repair.corrections) == 1 and fitted
         else "",

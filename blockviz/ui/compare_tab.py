@@ -12,6 +12,7 @@ from blockviz.ui.compare_form import MAX_PROMPT_CHARS, choices, usual
 from blockviz.ui.compare_handlers import NOTHING_CUT
 from blockviz.ui.compare_view import empty_view
 from blockviz.ui.figure_card import build_card
+from blockviz.ui.hurts_view import NO_FLIPS, NO_WORDS
 from blockviz.ui.job_handlers import MAX_SAMPLES, MAX_SEQ_LEN
 from blockviz.ui.live_handlers import MAX_NEW_TOKENS
 from blockviz.ui.parts import heading, part
@@ -40,6 +41,11 @@ def build_compare(screen: Screen, engine: Engine) -> None:
             "compare_table", part("compare", empty_view(has_cuts=False), elem_id="compare-table")
         )
     build_card(screen, "comparison_rise", is_wide=False)
+    with gr.Column(elem_classes=["bv-panel", "bv-card"], elem_id="hurt-words-card"):
+        screen.add("hurt_words", part("hurts", NO_WORDS, elem_id="hurt-words"))
+    build_card(screen, "hurts", is_wide=False)
+    with gr.Column(elem_classes=["bv-panel", "bv-card"], elem_id="flips-card"):
+        screen.add("flips", part("flips", NO_FLIPS, elem_id="flips"))
     build_card(screen, "contest", is_wide=False)
 
 
@@ -58,6 +64,16 @@ def _settings(screen: Screen, engine: Engine) -> None:
         engine.example_prompt, label="Prompt for all", lines=2, max_lines=6,
         max_length=limits.max_prompt_chars or MAX_PROMPT_CHARS, elem_id="compare-prompt",
     ))  # fmt: skip
+    with gr.Row(elem_classes=["bv-fields"]):
+        screen.add("compare_tasks", gr.Dropdown(
+            list(engine.tasks()), value=[], multiselect=True, label="Questions to ask",
+            min_width=220, elem_id="compare-tasks",
+        ))  # fmt: skip
+        rows = min(48, limits.task_rows or MAX_SAMPLES)
+        number_field(screen, "compare_rows", "Of each task", rows)
+        screen.add("compare_timed", gr.Checkbox(
+            value=False, label="Time them too", elem_id="compare-timed"
+        ))  # fmt: skip
     most, longest = limits.n_samples or MAX_SAMPLES, limits.seq_len or MAX_SEQ_LEN
     n_new = limits.max_new_tokens or MAX_NEW_TOKENS
     with gr.Accordion("Advanced", open=False, elem_id="compare-advanced"):

@@ -8,6 +8,7 @@ from typing import Any
 from blockviz.plots import column_name, measured_note, provenance_note, visible
 from blockviz.session.writing import first_difference
 from blockviz.types import Comparison, ComparisonColumn, PruningPlan
+from blockviz.ui.compare_rows import cell, measured_rows
 from blockviz.ui.views import pieces
 from blockviz.ui.words import (
     UNKNOWN,
@@ -93,13 +94,13 @@ def _rows(comparison: Comparison, found: dict[str, ComparisonColumn]) -> list[Vi
         {
             "name": name,
             "source": source,
-            "kind": "words" if cell is _export else "numbers",
+            "kind": "words" if told is _export else "numbers",
             "cells": [
-                cell(comparison, column, whole) if column and not column.refused else None
+                told(comparison, column, whole) if column and not column.refused else None
                 for column in map(found.get, comparison.asked)
             ],
         }
-        for name, source, cell in kinds
+        for name, source, told in (*kinds, *measured_rows(comparison))
     ]
     return [*numbers, _texts(comparison, found)]
 
@@ -116,7 +117,7 @@ def _on(comparison: Comparison) -> str:
 
 
 def _perplexity(_: Comparison, column: ComparisonColumn, whole: ComparisonColumn | None) -> View:
-    return _cell(with_error(column.perplexity, column.perplexity * column.stderr))
+    return cell(with_error(column.perplexity, column.perplexity * column.stderr))
 
 
 def _change(
@@ -124,40 +125,40 @@ def _change(
 ) -> View:
     found, share = comparison.rise(column), comparison.closed(column)
     if column is whole or found is None:
-        return _cell(UNKNOWN)
+        return cell(UNKNOWN)
     if column.label == "none" or share is None:
-        return _cell(rise(*found))
+        return cell(rise(*found))
     if share < 0:
-        return _cell(rise(*found), "worse than doing nothing")
-    return _cell(rise(*found), f"closes {percent(share).removeprefix('+')} of the gap")
+        return cell(rise(*found), "worse than doing nothing")
+    return cell(rise(*found), f"closes {percent(share).removeprefix('+')} of the gap")
 
 
 def _parameters(_: Comparison, column: ComparisonColumn, whole: ComparisonColumn | None) -> View:
     added = f"{count(column.n_added)} of them added" if column.n_added else ""
     share = _share(column, whole, "n_parameters")
-    return _cell(count(column.n_parameters), ", ".join(filter(None, (share, added))))
+    return cell(count(column.n_parameters), ", ".join(filter(None, (share, added))))
 
 
 def _work(_: Comparison, column: ComparisonColumn, whole: ComparisonColumn | None) -> View:
     if column.multiply_adds is None or column.per_position is None:
-        return _cell(UNKNOWN, "its modules do not tell")
+        return cell(UNKNOWN, "its modules do not tell")
     more = f"and {count(column.per_position)} a position"
     share = _share(column, whole, "multiply_adds")
-    return _cell(count(column.multiply_adds), ", ".join(filter(None, (share, more))))
+    return cell(count(column.multiply_adds), ", ".join(filter(None, (share, more))))
 
 
 def _cache(_: Comparison, column: ComparisonColumn, whole: ComparisonColumn | None) -> View:
-    return _cell(size(column.kv_bytes), _share(column, whole, "kv_bytes"))
+    return cell(size(column.kv_bytes), _share(column, whole, "kv_bytes"))
 
 
 def _export(_: Comparison, column: ComparisonColumn, whole: ComparisonColumn | None) -> View:
     if column.label == "original":
-        return _cell("is a stock checkpoint")
+        return cell("is a stock checkpoint")
     if column.label == "none":
-        return _cell("goes into a stock checkpoint")
+        return cell("goes into a stock checkpoint")
     if column.folds:
-        return _cell("goes into a stock checkpoint", f"as {column.folds}")
-    return _cell("needs modules of its own", f"+{count(column.n_added)} parameters")
+        return cell("goes into a stock checkpoint", f"as {column.folds}")
+    return cell("needs modules of its own", f"+{count(column.n_added)} parameters")
 
 
 def _share(column: ComparisonColumn, whole: ComparisonColumn | None, name: str) -> str:
@@ -202,10 +203,6 @@ def _text(column: ComparisonColumn, whole: ComparisonColumn | None) -> View:
     first, *rest = pieces(text, start)
     # A model begins with the space that parts its word from the prompt's.
     return {"pieces": [first.lstrip(" "), *rest], "said": said}
-
-
-def _cell(main: str, small: str = "") -> View:
-    return {"main": main, "small": small}
 
 
 def _named(comparison: Comparison) -> str:

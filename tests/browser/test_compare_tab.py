@@ -69,6 +69,42 @@ def test_columns_arrive_one_by_one_and_are_marked_where_texts_part(serve, visit)
     expect(row(page, "Export").locator("td").nth(3)).to_contain_text("needs modules of its own")
 
 
+@pytest.mark.parametrize("width", [1440, 390])
+def test_where_it_hurts_is_gone_through_by_keyboard(serve, visit, width):
+    page = opened(visit, serve(), PLAN, viewport={"width": width, "height": 900})
+    page.locator("#compare-tasks input").click()
+    page.get_by_role("option", name="piqa").click()
+    page.keyboard.press("Escape")
+    expect(page.locator("#compare-says")).to_contain_text("48 questions of piqa")
+    expect(page.locator("#hurt-words-card")).to_be_hidden()
+    page.locator("#start-compare").click()
+    words, spot = page.locator("#hurt-words .bv-words"), page.locator("#hurt-words .bv-spot")
+    pressed = page.locator("#hurt-words button[aria-pressed=true]")
+    expect(row(page, "piqa").locator("td").nth(3)).to_contain_text("won")
+    words.focus()
+    page.keyboard.press("ArrowRight")
+    expect(spot).to_contain_text("“Loire”: foreseen with")
+    expect(spot).to_contain_text("by “Pruned”")
+    numbers = page.locator("#hurt-words").get_by_role("button", name="number")
+    numbers.focus()
+    page.keyboard.press("Enter")
+    expect(pressed.last).to_contain_text("number")
+    expect(numbers).to_be_focused()
+    words.focus()
+    page.keyboard.press("ArrowRight")
+    expect(spot).to_contain_text("“1870”")
+    page.get_by_role("button", name="Pruned + Writer refit").press("Enter")
+    expect(spot).to_contain_text("by “Pruned + Writer refit”")
+    page.get_by_role("button", name="Later").press("Enter")
+    expect(words).to_contain_text("Wright brothers")
+    page.locator("#hurt-words summary").press("Enter")
+    first = page.locator("#hurt-words tbody tr").first
+    expect(first.locator("th")).to_have_text(re.compile(r"\d"))
+    page.locator("#flips summary").first.press("Enter")
+    expect(page.locator("#flips li").first).to_contain_text("Right: 0")
+    assert page.evaluate(PAST_THE_EDGE) == []
+
+
 def test_cancel_keeps_what_is_there_and_a_reload_finds_it(serve, visit):
     served = serve(step=1.2)
     page = opened(visit, served, PLAN)
