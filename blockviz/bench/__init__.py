@@ -16,6 +16,7 @@ from blockviz.bench.metrics import compare_families, kept_of_dense
 from blockviz.bench.repair import compare_fits
 from blockviz.bench.scoring import Say, compare_forward, compare_sweeps, scoring_memory
 from blockviz.bench.search import MIB, compare_searches, search_memory
+from blockviz.bench.visitors import many_visitors
 from blockviz.errors import BadInput
 from blockviz.models.model import BlockModel
 from blockviz.session.opening import open_model, open_windows, provenance_of
@@ -25,13 +26,14 @@ from blockviz.types import CalibrationSet, run
 GIB = 2**30
 
 
-SECTIONS = ("scoring", "search", "exports", "memory")
+SECTIONS = ("scoring", "search", "exports", "memory", "visitors")
 
 
 def run_bench(
     *, is_quick: bool, say: Say, text: str = "demo", only: Sequence[str] = SECTIONS
 ) -> dict[str, Any]:
-    """The report as JSON: scoring, searching, fitting and exports beside the plain way, and memory.
+    """The report as JSON: scoring, searching, fitting and exports beside the plain way, memory, and
+    many visitors at one server.
 
     only: some of SECTIONS; BadInput where there is none of that name.
     """
@@ -48,6 +50,10 @@ def run_bench(
         "machine": machine(),
     }
     runs: list[dict[str, Any]] = []
+    if "visitors" in only:
+        report["visitors"] = many_visitors(say, is_quick=is_quick)
+    if not set(only) - {"visitors"}:
+        return report
     for dtype in ("bfloat16", "float32"):
         if dtype == "float32" and not {"scoring", "search"} & set(only):
             break

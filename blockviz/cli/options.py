@@ -169,7 +169,7 @@ def build_parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help="time and memory, each beside its reference")
     bench.add_argument("--quick", action="store_true", help="fewer windows and repeats")
     bench.add_argument("--calibration", default="demo", metavar="TEXT", help="to run on [demo]")
-    bench.add_argument("--only", default="", help="of scoring,search,exports,memory [all]")
+    bench.add_argument("--only", default="", help="of scoring,search,exports,memory,visitors [all]")
     add_out(bench)
     return parser
 

@@ -1,0 +1,50 @@
+"""The visitors of the bench speak to the page as a browser does, and notice what goes wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from fake_engine import FakeEngine
+from serving import launch
+
+from blockviz.bench.visitors import _Page, _Site
+
+
+@pytest.fixture
+def site() -> Iterator[tuple[_Site, FakeEngine]]:
+    app, served = launch(FakeEngine(step=0.01, is_ready=True))
+    yield _Site(served.url.rstrip("/")), served.engine
+    app.close()
+
+
+def test_pages_toggle_plans_of_their_own(site):
+    site, engine = site
+    pages = [_Page(site), _Page(site)]
+    pages[0].toggle(("7.attn", "18.mlp"))
+    pages[1].toggle(("9.mlp", "9.attn"))
+    pages[0].toggle(("7.attn", "18.mlp", "3.attn"))
+    for page, n in zip(pages, (2, 1), strict=True):
+        page.leave()
+        assert (page.mixed, page.refused) == (0, [])
+        assert len(page.drawn) == len(page.measured) == n
+        assert all(0 < d <= m for d, m in zip(page.drawn, page.measured, strict=True))
+    assert sum(call.startswith("measure") for call in engine.calls) == 3
+
+
+def test_a_search_runs_to_its_end(site):
+    site, engine = site
+    site.search()
+    assert site.searched == "complete" and any(c.startswith("search") for c in engine.calls)
+
+
+def test_what_shows_another_plan_or_a_refusal_is_counted(site, monkeypatch):
+    site, engine = site
+    page = _Page(site)
+    page.toggle(("99.attn",))
+    assert page.mixed and any("99" in said for said in page.refused)
+    monkeypatch.setattr(engine, "known", lambda plan: None)
+    monkeypatch.setattr(engine, "measure", lambda plan: iter(()))
+    page.toggle(("7.attn",))
+    assert any("no perplexity" in said for said in page.refused)
+    page.leave()
