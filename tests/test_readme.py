@@ -67,3 +67,17 @@ def test_every_metric_says_what_it_is():
 def test_the_number_of_metrics_is_the_one_it_speaks_of():
     assert len(METRICS.names()) == 20
     assert "the twenty of the table below" in between("what-is-in")
+
+
+def test_the_front_matter_names_the_versions_that_are_pinned():
+    root = Path(__file__).parents[1]
+    front = README.split("---\n")[1]
+    found = dict(re.findall(r"^(\w+): (.*)$", front, re.MULTILINE))
+    pins = (root / "requirements.txt").read_text(encoding="utf-8")
+    assert f"\ngradio=={found['sdk_version']}\n" in pins
+    assert (found["sdk"], (root / found["app_file"]).is_file()) == ("gradio", True)
+    assert f"python:{found['python_version'].strip(chr(34))}-" in (root / "Dockerfile").read_text()
+    # The hub cuts a longer one off.
+    assert len(found["short_description"]) <= 60
+    # Without these there is no sign-in, and nothing can be pushed.
+    assert (found["hf_oauth"], found["hf_oauth_scopes"]) == ("true", "[contribute-repos]")
