@@ -9,9 +9,10 @@ import gradio as gr
 from blockviz.session import MetricCard
 from blockviz.types import UNITS
 from blockviz.ui import views
-from blockviz.ui.job_handlers import DTYPES, MAX_SAMPLES, MAX_SEQ_LEN, MODES, UPLOAD, texts_for
+from blockviz.ui.job_handlers import DTYPES, MODES, UPLOAD, texts_for
 from blockviz.ui.parts import heading, part
 from blockviz.ui.screen import Screen
+from blockviz.ui.text_fields import number_field
 
 if TYPE_CHECKING:
     from blockviz.session import Engine
@@ -78,9 +79,9 @@ def _text_column(screen: Screen, engine: Engine) -> None:
         height=120,
     ))  # fmt: skip
     with gr.Row():
-        _number(screen, "n_samples", "Samples", 32, 1, limits.n_samples or MAX_SAMPLES)
-        _number(screen, "seq_len", "Tokens each", 128, 2, limits.seq_len or MAX_SEQ_LEN)
-        _number(screen, "seed", "Seed", 42, 0, 2**32 - 1)
+        number_field(screen, "n_samples", "Samples", 32)
+        number_field(screen, "seq_len", "Tokens each", 128)
+        number_field(screen, "seed", "Seed", 42)
     with gr.Row():
         screen.add("mode", gr.Dropdown(
             [("One stream, cut into windows", MODES[0]), ("One window per text", MODES[1])],
@@ -103,7 +104,7 @@ def _text_column(screen: Screen, engine: Engine) -> None:
             [("None", ""), *((name, name) for name in engine.tasks())], value="", min_width=160,
             label="Questions, for accuracy", elem_id="tasks",
         ))  # fmt: skip
-        _number(screen, "task_rows", "Questions asked", 48, 1, limits.task_rows or MAX_SAMPLES)
+        number_field(screen, "task_rows", "Questions asked", 48)
     with gr.Row(elem_classes=["bv-actions"]):
         screen.add("start_score", gr.Button("Score", variant="primary", elem_id="start-score"))
     screen["upload"].visible = False
@@ -126,9 +127,3 @@ def _labelled(card: MetricCard) -> str:
     elif "layer" not in card.units:
         notes.append("single blocks")
     return f"{card.title} ({', '.join(notes)})" if notes else card.title
-
-
-def _number(screen: Screen, name: str, label: str, value: int, low: int, high: int) -> None:
-    screen.add(name, gr.Number(
-        value, label=label, precision=0, minimum=low, maximum=high, min_width=80, elem_id=name
-    ))  # fmt: skip

@@ -9,12 +9,12 @@ import gradio as gr
 from blockviz.session.repair_views import CorrectionCard
 from blockviz.ui import repair_cards
 from blockviz.ui.figure_card import build_card
-from blockviz.ui.job_handlers import MAX_SAMPLES, MAX_SEED, MAX_SEQ_LEN
+from blockviz.ui.job_handlers import MAX_SAMPLES, MAX_SEQ_LEN
 from blockviz.ui.parts import heading, part
 from blockviz.ui.repair_form import MAX_MORE_CHARS, MODES, usual
 from blockviz.ui.repair_rows import NO_ROWS
 from blockviz.ui.screen import Screen
-from blockviz.ui.text_fields import text_field
+from blockviz.ui.text_fields import number_field, text_field
 
 if TYPE_CHECKING:
     from blockviz.session import Engine
@@ -54,11 +54,11 @@ def _settings(screen: Screen, engine: Engine) -> None:
     most, longest = limits.n_samples or MAX_SAMPLES, limits.seq_len or MAX_SEQ_LEN
     with gr.Row(elem_classes=["bv-fields"]):
         text_field(screen, engine, "repair_text", "Fit on")
-        _number(screen, "repair_samples", "Windows", min(48, most), 1, most)
-        _number(screen, "repair_seq_len", "Tokens each", min(512, longest), 2, longest)
-        _number(screen, "repair_skip", "Skip first", 0, 0, most)
-        _number(screen, "repair_held", "Held out", min(8, most), 0, most)
-        _number(screen, "repair_seed", "Seed", 42, 0, MAX_SEED)
+        number_field(screen, "repair_samples", "Windows", min(48, most))
+        number_field(screen, "repair_seq_len", "Tokens each", min(512, longest))
+        number_field(screen, "repair_skip", "Skip first", 0)
+        number_field(screen, "repair_held", "Held out", min(8, most))
+        number_field(screen, "repair_seed", "Seed", 42)
     with gr.Accordion("Advanced", open=False, elem_id="repair-advanced"):
         screen.add("corrections_more", gr.Textbox(
             label="More, with settings", placeholder="ridge:ridge=0.01, ridge:ridge=0.1",
@@ -67,8 +67,8 @@ def _settings(screen: Screen, engine: Engine) -> None:
         ))  # fmt: skip
         with gr.Row(elem_classes=["bv-fields"]):
             text_field(screen, engine, "measured_text", "Measure perplexity on")
-            _number(screen, "measured_samples", "Its windows", min(16, most), 1, most)
-            _number(screen, "measured_seq_len", "Tokens of each", min(512, longest), 2, longest)
+            number_field(screen, "measured_samples", "Its windows", min(16, most))
+            number_field(screen, "measured_seq_len", "Tokens of each", min(512, longest))
         screen.add("repair_mode", gr.Dropdown(
             list(MODES), value=MODES[0][1], label="The best is chosen for", elem_id="repair-mode"
         ))  # fmt: skip
@@ -102,10 +102,3 @@ def _one(screen: Screen) -> None:
 
 def _titled(card: CorrectionCard) -> str:
     return f"{card.title} (experimental)" if card.is_experimental else card.title
-
-
-def _number(screen: Screen, name: str, label: str, value: int, low: int, high: int) -> None:
-    screen.add(name, gr.Number(
-        value, label=label, precision=0, minimum=low, maximum=high, min_width=90, scale=1,
-        elem_id=name.replace("_", "-"),
-    ))  # fmt: skip

@@ -10,17 +10,16 @@ from blockviz.session.search_views import StrategyCard
 from blockviz.types import UNITS
 from blockviz.ui import search_cards
 from blockviz.ui.figure_card import build_card
-from blockviz.ui.job_handlers import MAX_SAMPLES, MAX_SEED, MAX_SEQ_LEN
 from blockviz.ui.parts import heading, part
 from blockviz.ui.screen import Screen
 from blockviz.ui.search_form import (
-    MAX_LAYERS,
     MAX_SETTINGS_CHARS,
     TARGETS,
     repairs,
     texts_to_search,
     unit_choices,
 )
+from blockviz.ui.text_fields import number_field
 
 if TYPE_CHECKING:
     from blockviz.session import Engine
@@ -60,8 +59,8 @@ def _settings(screen: Screen, engine: Engine) -> None:
         units = unit_choices(first.units if first else UNITS)
         _dropdown(screen, "search_unit", units, _usual(units, "block"), "What may be removed")
         with gr.Row():
-            _number(screen, "protect_first", "Protect the first layers", 0, 0, MAX_LAYERS)
-            _number(screen, "protect_last", "and the last", 0, 0, MAX_LAYERS)
+            number_field(screen, "protect_first", "Protect the first layers", 0)
+            number_field(screen, "protect_last", "and the last", 0)
         _text(screen, engine)
         _advanced(screen, engine)
         with gr.Row(elem_classes=["bv-actions"]):
@@ -85,9 +84,9 @@ def _text(screen: Screen, engine: Engine) -> None:
     texts = list(texts_to_search(limits))
     _dropdown(screen, "search_text", texts, texts[0][1], "Calibration text")
     with gr.Row():
-        _number(screen, "search_samples", "Windows", 16, 1, limits.n_samples or MAX_SAMPLES)
-        _number(screen, "search_seq_len", "Tokens each", 128, 2, limits.seq_len or MAX_SEQ_LEN)
-        _number(screen, "search_seed", "Seed", 42, 0, MAX_SEED)
+        number_field(screen, "search_samples", "Windows", 16)
+        number_field(screen, "search_seq_len", "Tokens each", 128)
+        number_field(screen, "search_seed", "Seed", 42)
 
 
 def _advanced(screen: Screen, engine: Engine) -> None:
@@ -108,8 +107,7 @@ def _advanced(screen: Screen, engine: Engine) -> None:
         _short(screen, "objective_settings", "Settings of the objective", "k=50")
         tasks = [("None", ""), *((name, name) for name in engine.tasks())]
         _dropdown(screen, "search_tasks", tasks, "", "Questions, for accuracy")
-        rows = engine.limits.task_rows or MAX_SAMPLES
-        _number(screen, "search_task_rows", "Questions asked", 48, 1, rows)
+        number_field(screen, "search_task_rows", "Questions asked", 48)
 
 
 def _found(screen: Screen) -> None:
@@ -146,12 +144,5 @@ def _dropdown(
 def _short(screen: Screen, name: str, label: str, example: str) -> None:
     screen.add(name, gr.Textbox(
         label=label, placeholder=example, max_lines=1, max_length=MAX_SETTINGS_CHARS,
-        elem_id=name.replace("_", "-"),
-    ))  # fmt: skip
-
-
-def _number(screen: Screen, name: str, label: str, value: int, low: int, high: int) -> None:
-    screen.add(name, gr.Number(
-        value, label=label, precision=0, minimum=low, maximum=high, min_width=80,
         elem_id=name.replace("_", "-"),
     ))  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,7 +12,10 @@ from fake_engine import FakeEngine
 from playwright.sync_api import expect
 from serving import Served, launch
 
+from blockviz.session import Engine
+
 WAIT_MS = 30_000
+LOAD_SECONDS = 300
 expect.set_options(timeout=WAIT_MS)
 
 
@@ -27,6 +31,20 @@ def serve() -> Iterator[Callable[..., Served]]:
     yield start
     for app in apps:
         app.close()
+
+
+@pytest.fixture(scope="session")
+def real() -> Iterator[Served]:
+    """The app on the real demo model, loaded once for all tests."""
+    engine = Engine(mode="local")
+    app, served = launch(engine)
+    engine.start_demo()
+    until = time.monotonic() + LOAD_SECONDS
+    while not engine.is_ready and time.monotonic() < until:
+        time.sleep(0.5)
+    yield served
+    app.close()
+    engine.close()
 
 
 @pytest.fixture

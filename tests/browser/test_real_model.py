@@ -6,24 +6,13 @@ import re
 
 import pytest
 from playwright.sync_api import expect
-from serving import launch
 
 from blockviz.session import Engine
 from blockviz.types import BlockId, PruningPlan
 from blockviz.ui.words import short
 
 pytestmark = [pytest.mark.browser, pytest.mark.network]
-LOAD_MS = 300_000
 MEASURE_MS = 60_000
-
-
-@pytest.fixture(scope="module")
-def served():
-    engine = Engine(mode="local")
-    app, address = launch(engine)
-    yield address
-    app.close()
-    engine.close()
 
 
 def measured(engine: Engine, *names: str) -> str:
@@ -31,13 +20,9 @@ def measured(engine: Engine, *names: str) -> str:
     return short(result.perplexity)
 
 
-def test_a_real_block_is_switched_by_mouse_and_by_keyboard(served, visit):
-    page, engine = visit(served, "?remove=18.attn,7.attn"), served.engine
+def test_a_real_block_is_switched_by_mouse_and_by_keyboard(real, visit):
+    page, engine = visit(real, "?remove=18.attn,7.attn"), real.engine
     expect(page.locator("#score")).to_contain_text("58 of 60")
-    for _ in range(LOAD_MS // 500):
-        if engine.is_ready:
-            break
-        page.wait_for_timeout(500)
     assert engine.is_ready, page.locator("#error").text_content()
     state = page.locator("#score .bv-state")
 
