@@ -23,8 +23,9 @@ lint: setup
 bench: setup
 	$(PY) -m blockviz bench $(ARGS)
 
-assets: setup
+assets: setup chromium
 	$(PY) -m blockviz.make_assets
+	PYTHONPATH=. $(PY) tests/screenshots.py
 
 chromium: setup
 	@$(PY) tests/chromium.py
