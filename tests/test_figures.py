@@ -237,9 +237,9 @@ def test_the_page_asks_nobody_for_anything():
 def test_the_page_holds_the_figure_and_all_that_belongs_to_it():
     for one in every_card():
         page = Page(one.html())
-        begin = page.scripts[-1].index("const drawing = ") + len("const drawing = ")
-        drawing, _ = json.JSONDecoder().raw_decode(page.scripts[-1], begin)
-        assert drawing == json.loads(one.figure.to_json())
+        begin = page.scripts[-1].index("const drawings = ") + len("const drawings = ")
+        drawings, _ = json.JSONDecoder().raw_decode(page.scripts[-1], begin)
+        assert drawings == [["figure", json.loads(one.figure.to_json())]]
         cells = [str(c) for c in (one.title, one.reading, *one.headers, *sum(one.rows, ()))]
         shown = " ".join(page.texts)
         assert all(cell in shown for cell in cells)

@@ -10,7 +10,7 @@ from blockviz.plots.gromov import gromov_card
 from blockviz.plots.heatmap import SHADE_NOTES, heatmap_card, importance_heatmap
 from blockviz.plots.hurts import can_draw_hurts, hurts_card
 from blockviz.plots.interactions import pairs_card, stand_ins_card, surrogate_card
-from blockviz.plots.labels import label, slug, visible
+from blockviz.plots.labels import label, prose, slug, visible
 from blockviz.plots.lens import lens_card, lens_tokens_card
 from blockviz.plots.lines import importance_lines, small_multiples
 from blockviz.plots.matrix import SHADES, MetricMatrix, Shade, scores_of
@@ -58,6 +58,7 @@ __all__ = [
     "moment_card",
     "pairs_card",
     "place_name",
+    "prose",
     "provenance_note",
     "ramp",
     "removal_curves",

@@ -104,8 +104,8 @@ def removal_curves(
     return FigureCard(
         key="removal-curves",
         title="What removal costs",
-        reading="Low and far right = much removed for little harm: a click on a mark applies its "
-        "set, and a hollow diamond is a prediction until it is measured.",
+        reading="Low and far right = much removed for little harm, and a hollow diamond is a "
+        "prediction until it is measured.",
         citation=cite or (BLOCKPRUNER,),
         figure=figure,
         headers=("line", "removed share", visible(unit_label), "low", "high", "removed"),

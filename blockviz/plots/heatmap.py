@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import plotly.graph_objects as go
 
 from blockviz.plots.card import Citation, FigureCard, provenance_note, table_of
+from blockviz.plots.labels import label, visible
 from blockviz.plots.matrix import MetricMatrix, Shade
 from blockviz.plots.palette import GREY, TRANSPARENT, colorscale
 from blockviz.plots.table import score_rows
@@ -42,18 +45,29 @@ def importance_heatmap(
 
 
 def heatmap_card(
-    table: ScoreTable, info: ModelInfo, *, shade: Shade, cite: tuple[Citation, ...] = ()
+    table: ScoreTable,
+    info: ModelInfo,
+    *,
+    shade: Shade,
+    removed: tuple[BlockId, ...] = (),
+    intervals: Mapping[str, Mapping[BlockId, tuple[int, int]]] | None = None,
+    cite: tuple[Citation, ...] = (),
 ) -> FigureCard:
-    """Every metric and every block in one picture."""
+    """Every metric and every block in one picture, a cross over each removed block.
+
+    intervals: metric -> the ranks that each block could have, for the table.
+    """
     matrix = MetricMatrix.of(table, info)
-    headers, rows = score_rows(matrix, info)
+    headers, rows = score_rows(matrix, info, intervals)
+    crosses = "; a cross is over what is removed" if removed else ""
     return FigureCard(
         key=f"every-metric-every-block-{shade}",
         title=f"Every metric, every block, by {shade}",
-        reading="Dark = removable in every row, and rows agree where columns share a tone.",
+        reading="Dark = removable in every row, and rows agree where columns share a tone"
+        f"{crosses}.",
         citation=cite,
-        figure=importance_heatmap(matrix, shade=shade),
-        headers=tuple(headers),
+        figure=importance_heatmap(matrix, shade=shade, removed=removed),
+        headers=tuple(visible(name, 120) for name in headers),
         rows=table_of(rows),
         provenance_note=provenance_note(table.provenance),
     )
@@ -75,9 +89,9 @@ def _hover(matrix: MetricMatrix, row: int, column: int) -> str:
     if not np.isfinite(matrix.values[row, column]):
         return ""
     of = int(np.nanmax(matrix.ranks[row]))
-    unit = f" {matrix.units[row]}" if matrix.units[row] else ""
+    unit = f" {label(matrix.units[row])}" if matrix.units[row] else ""
     return (
-        f"<b>{matrix.blocks[column]}</b><br>{matrix.titles[row]} "
+        f"<b>{matrix.blocks[column]}</b><br>{label(matrix.titles[row])} "
         f"{matrix.raw[row, column]:.4g}{unit}<br>rank {int(matrix.ranks[row, column])} of {of}, "
         "1 = first to remove"
     )
@@ -107,8 +121,9 @@ def _laid_out(figure: go.Figure, matrix: MetricMatrix, n_layers: int) -> go.Figu
         showgrid=False, zeroline=False, fixedrange=True, ticks="", title=None,
         range=[-0.6, second + n_layers - 0.4],
     )  # fmt: skip
+    names = [label(title) for title in matrix.titles]
     figure.update_yaxes(
-        tickvals=list(range(len(matrix.metrics))), ticktext=[*matrix.titles], showgrid=False,
+        tickvals=list(range(len(names))), ticktext=names, showgrid=False,
         autorange="reversed", zeroline=False, fixedrange=True, ticks="", automargin=True,
     )  # fmt: skip
     return figure.update_layout(

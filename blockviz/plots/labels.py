@@ -11,6 +11,11 @@ _KNOWN = {"\n": "↵", "\r": "↵", "\t": "⇥"}
 # MathJax where that is loaded. A character written as a number is drawn as itself, read as none.
 _SPOKEN = {ord(c): f"&#{ord(c)};" for c in "&<>$%"}
 
+# Characters that turn the direction of what follows or end such a turn, and those that stand for
+# nothing on paper: controls, and halves of a pair that no file can hold.
+_MISLEADING = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 # Saving as SVG decodes once more than drawing does: a word joiner keeps a written `&lt;` apart.
 _ENTITY = re.compile(r"&(?=#?\w+;)")
 
@@ -21,6 +26,13 @@ def visible(text: str, limit: int = LONGEST) -> str:
     shown = "".join(_shown(c) for c in cut)
     blank = len(shown) - len(shown.lstrip(" "))
     return "␣" * blank + shown[blank:]
+
+
+def prose(text: str) -> str:
+    """What a model or a person wrote, line ends and joined letters kept. A character that would
+    turn the direction of what follows, or that stands for nothing, is shown as its number.
+    """
+    return _MISLEADING.sub(lambda found: _shown(found[0]), text)
 
 
 def label(text: str, limit: int = LONGEST) -> str:

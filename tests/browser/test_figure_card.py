@@ -91,7 +91,7 @@ def test_the_four_files_hold_the_figure_and_nothing_foreign_is_asked(opened, tmp
     page.goto(saved(opened, "HTML", tmp_path).as_uri())
     page.locator("#figure .main-svg").first.wait_for()
     assert page.locator("h1").inner_text() == card().title
-    assert page.locator("tbody td").first.inner_text() == HOSTILE
+    assert page.locator("tbody th").first.inner_text() == HOSTILE
     assert page.evaluate("window.pwned") is None
     assert opened.page.evaluate("window.pwned") is None
     local = ("http://127.0.0.1", "file:", "data:", "blob:")
