@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import resources
 from typing import Any
 
 import gradio as gr
@@ -20,7 +19,7 @@ NO_FOOT: Update = {"title": "", "headers": [], "rows": [], "citation": [], "note
 
 
 def send_plotly_js(sent: object = None) -> str:
-    """The text of plotly.js for the first HTML file of a page, whatever the page has `sent`."""
+    """The text of plotly.js for the first HTML file of a page: a constant, whatever is `sent`."""
     return plotly_js()
 
 
@@ -36,7 +35,7 @@ def build_card(screen: Screen, name: str, *, is_wide: bool = True) -> None:
     """
     head, plot, foot = card_names(name)
     with gr.Column(elem_classes=["bv-panel", "bv-card"], elem_id=f"{name}-card"):
-        screen.add(head, _head(f"{name}-head"))
+        screen.add(head, part("figure", NO_HEAD, elem_id=f"{name}-head", asks=[send_plotly_js]))
         with gr.Column(elem_classes=["bv-scroll"]):
             screen.add(plot, gr.Plot(
                 show_label=False, container=False, elem_id=_plot_id(name),
@@ -61,23 +60,6 @@ def card_update(name: str, card: FigureCard | None) -> Update:
         "citation": [list(c) for c in card.citation], "note": card.provenance_note,
     }  # fmt: skip
     return {head: view, plot: card.figure, foot: numbers}
-
-
-def _head(elem_id: str) -> gr.HTML:
-    """A part that can also ask this server for plotly.js: a constant, whatever is sent along."""
-    scripts = resources.files("blockviz.ui").joinpath("js")
-    texts = (scripts.joinpath(f"{name}.js").read_text("utf-8") for name in ("dom", "figure"))
-    return gr.HTML(
-        NO_HEAD,
-        html_template='<div class="bv bv-figure"></div>',
-        js_on_load="\n".join(texts),
-        server_functions=[send_plotly_js],
-        apply_default_css=False,
-        elem_id=elem_id,
-        elem_classes=["bv-part"],
-        container=False,
-        padding=False,
-    )
 
 
 def _plot_id(name: str) -> str:

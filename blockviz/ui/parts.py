@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from importlib import resources
 from typing import Any
 
 import gradio as gr
 
 
-def part(name: str, value: dict[str, Any], *, elem_id: str | None = None) -> gr.HTML:
-    """A gr.HTML drawn by `js/NAME.js`.
+def part(
+    name: str,
+    value: dict[str, Any],
+    *,
+    elem_id: str | None = None,
+    asks: Sequence[Callable[..., Any]] = (),
+) -> gr.HTML:
+    """A gr.HTML drawn by `js/NAME.js`. asks: functions that the script may call on this server, by
+    anybody and with anything.
 
     The template holds no placeholder: gradio evaluates whatever stands in one, so data would run
     as code. A constant template also means that gradio never patches what the script has drawn.
@@ -18,6 +26,7 @@ def part(name: str, value: dict[str, Any], *, elem_id: str | None = None) -> gr.
         value,
         html_template=f'<div class="bv bv-{name}"></div>',
         js_on_load=f"{_script('dom')}\n{_script(name)}",
+        server_functions=list(asks) or None,
         apply_default_css=False,
         elem_id=elem_id or name,
         elem_classes=["bv-part"],

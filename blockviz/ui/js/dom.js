@@ -29,3 +29,23 @@ const draw = (paint) => {
   watch("value", go);
   go();
 };
+const saveFile = (name, type, content) => {
+  const address = URL.createObjectURL(new Blob([content], { type }));
+  const link = h("a", { href: address, download: name });
+  document.body.append(link);
+  link.click();
+  link.remove();
+  setTimeout(() => URL.revokeObjectURL(address), 10000);
+};
+// plotly.js is 5 MB and the same for every file: it comes once a page, with the first that needs it.
+const plotlyJs = async () => {
+  window.blockvizPlotly = window.blockvizPlotly || server.send_plotly_js();
+  try {
+    const script = await window.blockvizPlotly;
+    if (typeof script !== "string") throw new Error("no plotly.js");
+    return script;
+  } catch (error) {
+    window.blockvizPlotly = null;
+    throw error;
+  }
+};

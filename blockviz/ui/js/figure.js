@@ -3,14 +3,6 @@ const title = h("h2"), reading = h("p", { class: "bv-lead" });
 const said = h("span", { class: "bv-note", role: "status", "aria-live": "polite" });
 const NARROWEST = 900;
 
-const save = (name, type, content) => {
-  const address = URL.createObjectURL(new Blob([content], { type }));
-  const link = h("a", { href: address, download: name });
-  document.body.append(link);
-  link.click();
-  link.remove();
-  setTimeout(() => URL.revokeObjectURL(address), 10000);
-};
 const bytes = (base64) => Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
 
 // Drawn anew off the page: on the ground and in the ink of the theme, never narrower than a page.
@@ -23,23 +15,12 @@ const image = (format) => {
   const size = { width: Math.max(NARROWEST, drawn.clientWidth), height: props.value.height, scale: format === "png" ? 2 : 1 };
   return window.Plotly.toImage({ data: drawn.data, layout }, { format, ...size, imageDataOnly: true });
 };
-// plotly.js is 5 MB and the same for every figure: it comes once a page, at the first HTML.
-const page = async () => {
-  window.blockvizPlotly = window.blockvizPlotly || server.send_plotly_js();
-  try {
-    const script = await window.blockvizPlotly;
-    if (typeof script !== "string") throw new Error("no plotly.js");
-    return props.value.before + script + props.value.after;
-  } catch (error) {
-    window.blockvizPlotly = null;
-    throw error;
-  }
-};
+const page = async () => props.value.before + (await plotlyJs()) + props.value.after;
 const FILES = [
-  ["PNG", "png", async (name) => save(name, "image/png", bytes(await image("png")))],
-  ["SVG", "svg", async (name) => save(name, "image/svg+xml", await image("svg"))],
-  ["HTML", "html", async (name) => save(name, "text/html;charset=utf-8", await page())],
-  ["CSV", "csv", async (name) => save(name, "text/csv;charset=utf-8", props.value.csv)],
+  ["PNG", "png", async (name) => saveFile(name, "image/png", bytes(await image("png")))],
+  ["SVG", "svg", async (name) => saveFile(name, "image/svg+xml", await image("svg"))],
+  ["HTML", "html", async (name) => saveFile(name, "text/html;charset=utf-8", await page())],
+  ["CSV", "csv", async (name) => saveFile(name, "text/csv;charset=utf-8", props.value.csv)],
 ];
 const buttons = FILES.map(([word, ending, make]) => {
   const button = h("button", { type: "button", class: "bv-button" }, word);
