@@ -80,7 +80,7 @@ def departures(
     engine: Engine, visitor: Visitor, found: Comparison | None, settings: str
 ) -> tuple[str, ...]:
     """What the page has left since: the plan, the settings; of another model nothing is said."""
-    if found is None or not _is_same_model(engine, visitor, found):
+    if found is None or not is_same_model(engine, visitor, found):
         return ()
     is_other = parts_of(found.removed) != parts_of(visitor.plan().removed)
     is_set_anew = bool(settings and found.settings) and settings != found.settings
@@ -102,7 +102,7 @@ def state_of(
         return "Comparing: the texts are opened first." if is_running else ""
     said = []
     n, of = len(found.columns), len(found.asked)
-    if not _is_same_model(engine, visitor, found):
+    if not is_same_model(engine, visitor, found):
         said.append(OTHER_MODEL)
     elif found.is_partial and is_running:
         said.append(f"Comparing: {n} of {of} columns so far. Cancel keeps what is there.")
@@ -143,7 +143,8 @@ def _table(
     return table_view(found, titles, is_running=is_running and found.is_partial, tags=left)
 
 
-def _is_same_model(engine: Engine, visitor: Visitor, found: Comparison) -> bool:
+def is_same_model(engine: Engine, visitor: Visitor, found: Comparison) -> bool:
+    """Whether a comparison is of the model that the page shows."""
     of, info = found.evaluation, engine.info
     is_of = (of.model, of.revision) == (info.name, info.revision)
     return is_of and visitor.model_key == engine.model_key

@@ -22,6 +22,7 @@ from blockviz.ui.recipe_handlers import RecipeHandlers
 from blockviz.ui.repair_form import FORM as REPAIR
 from blockviz.ui.repair_handlers import LOOKED_AT, RepairHandlers
 from blockviz.ui.repair_handlers import OUTPUTS as REPAIRED
+from blockviz.ui.report_handlers import ReportHandlers, wire_report
 from blockviz.ui.screen import Screen
 from blockviz.ui.search_cards import card_outputs as search_outputs
 from blockviz.ui.search_form import FORM
@@ -60,6 +61,7 @@ def wire(app: gr.Blocks, screen: Screen, engine: Engine, turns: Turns, jobs: Job
     _repair_events(screen, RepairHandlers(engine, jobs), [*changes, opened])
     wire_compare(screen, CompareHandlers(engine, jobs), [*changes, opened], STARTED)
     wire_export(screen, ExportHandlers(engine, jobs), [*changes, opened], STARTED)
+    wire_report(screen, ReportHandlers(engine))
     wishes = [change.then for change in (*changes, opened)]
     follow = {"inputs": (*WRITE_INPUTS, "shade"), "outputs": (*LIVE, "heat"), **COMPUTE}
     for trigger in (*wishes, screen["job"].settled):

@@ -5,13 +5,19 @@ from __future__ import annotations
 import gradio as gr
 
 from blockviz.ui import views
+from blockviz.ui.figure_card import send_plotly_js
 from blockviz.ui.parts import part
+from blockviz.ui.report_handlers import NO_REPORT
 from blockviz.ui.screen import Screen, Update
 
 
 def build_header(screen: Screen) -> None:
-    """Mark, model chip, data chip, mode."""
-    screen.add("header", part("header", {"model": "", "model_facts": "", "data": "", "mode": ""}))
+    """Mark, model chip, data chip, mode, and the page as a file."""
+    with gr.Row(elem_id="top"):
+        screen.add(
+            "header", part("header", {"model": "", "model_facts": "", "data": "", "mode": ""})
+        )
+        screen.add("report", part("report", NO_REPORT, asks=[send_plotly_js]))
 
 
 def build_scoreboard(screen: Screen, first: Update) -> None:

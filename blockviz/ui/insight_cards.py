@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from blockviz.plots import (
+    Citation,
     FigureCard,
     agreement_card,
     between_card,
@@ -107,16 +108,16 @@ class InsightCards:
         if has_curves:
             cards["cumulative"] = cumulative_card(judgement, titles, log_y=is_log)
         if is_judged:
-            cite = self._cite(table.metrics[metric])
+            cite = sources_of(self.engine, table.metrics[metric])
             cards["singles"] = singles_card(table, judgement, metric, cite=cite)
         return cards
 
     def _metrics(self, table: ScoreTable, metric: str) -> Cards:
         scores, info = table.metrics[metric], self.engine.info
-        every = self._cite(*table.metrics.values())
+        every = sources_of(self.engine, *table.metrics.values())
         return {
             "lines": importance_lines(
-                scores, info, provenance=table.provenance, cite=self._cite(scores)
+                scores, info, provenance=table.provenance, cite=sources_of(self.engine, scores)
             ),
             "ranks": heatmap_card(table, info, shade="rank", cite=every),
             "values": heatmap_card(table, info, shade="value", cite=every),
@@ -143,7 +144,7 @@ class InsightCards:
         ):
             scores = next(with_part(metric, part), None)
             if scores is not None:
-                cite = self._cite(scores)
+                cite = sources_of(self.engine, scores)
                 cards[name] = draw(scores, provenance=table.provenance, cite=cite)
         return cards
 
@@ -175,8 +176,9 @@ class InsightCards:
             cards["pairs_check"] = surrogate_card(found.surrogate, found.measured)
         return cards
 
-    def _cite(self, *scores: Scores) -> tuple[tuple[str, str], ...]:
-        """The sources of metrics, each once."""
-        names = {s.metric for s in scores}
-        cards = [c for c in self.engine.metrics() if c.name in names]
-        return tuple(dict.fromkeys((c.citation or c.title, c.reference) for c in cards))
+
+def sources_of(engine: Engine, *scores: Scores) -> tuple[Citation, ...]:
+    """The sources of metrics, each once."""
+    names = {s.metric for s in scores}
+    cards = [c for c in engine.metrics() if c.name in names]
+    return tuple(dict.fromkeys((c.citation or c.title, c.reference) for c in cards))

@@ -68,12 +68,9 @@ def looked_at(engine: Engine, table: RepairTable | None, row: str, place: str) -
         empty = (card_update(name, None) for name in (*ROW_CARDS, *PLACE_CARDS))
         return {"repair_about": NO_WORDS, **{k: v for card in empty for k, v in card.items()}}
     card = card_of(engine, found)
-    cite: tuple[Citation, ...] = (
-        ((card.citation, card.reference),) if card and card.reference else ()
-    )
     fit = place_of(found, place)
     figures: dict[str, FigureCard | None] = dict.fromkeys(PLACE_CARDS)
-    figures["repair_fit"] = fit_card(table, found, cite=cite)
+    figures["repair_fit"] = fit_card(table, found, cite=sources_of(card))
     figures["repair_size"] = size_card(table, found)
     if has_channels(fit):
         figures["repair_mean"] = moment_card(table, found, fit, "mean")
@@ -96,6 +93,11 @@ def card_of(engine: Engine, row: RepairRow) -> CorrectionCard | None:
     """What is known of a row's correction."""
     name = row.correction.partition(":")[0]
     return next((card for card in engine.correction_cards() if card.name == name), None)
+
+
+def sources_of(card: CorrectionCard | None) -> tuple[Citation, ...]:
+    """Where a correction comes from."""
+    return ((card.citation, card.reference),) if card and card.reference else ()
 
 
 def about(
