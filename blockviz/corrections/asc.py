@@ -48,6 +48,17 @@ class Asc(Correction):
     name = "asc"
     title = "Activation statistics"
     meaning = "Gives every channel the mean and spread that it had behind the removed blocks."
+    formula = (
+        "ŷ_c = γ_c · u_c + β_c,  γ_c = σ(y_c) / √( σ^2(u_c) + ε ),  β_c = μ(y_c) − γ_c · μ(u_c)\n"
+        "u, y: the stream behind a gap, pruned and whole; μ, σ: mean and standard deviation of "
+        "channel c over tokens."
+    )
+    sees = "Mean and spread of every channel, both of which are right afterwards."
+    misses = (
+        "Whether the channel still moves as it did. With a correlation ρ the error is 2 σ^2 (1 "
+        "− ρ): where ρ is small it stretches noise and does worse than nothing."
+    )
+    cost = "Two numbers a channel and gap."
     reference = "https://aclanthology.org/2026.findings-eacl.193/"
     citation = "Hu, Xu, Zhan, Findings of EACL 2026"
 

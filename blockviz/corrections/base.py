@@ -93,10 +93,11 @@ class Fitter(Protocol):
 class Correction:
     """A repair of what a plan cut. Its dataclass fields are its parameters.
 
-    title, meaning, reference, citation: as for metrics. folds: how an export takes it into a stock
-    checkpoint without storing more, empty where it needs modules of its own. is_sequential: fitted
-    on a stream whose earlier gaps are corrected already; otherwise on the whole model's stream in
-    front of the gap. reads_text: whether it is fitted on any.
+    title, meaning, reference, citation, formula, sees, misses: as for metrics. cost: what it takes
+    to fit, to store and to run, in words. folds: how an export takes it into a stock checkpoint
+    without storing more, empty where it needs modules of its own. is_sequential: fitted on a stream
+    whose earlier gaps are corrected already; otherwise on the whole model's stream in front of the
+    gap. reads_text: whether it is fitted on any.
     """
 
     tokens: str = field(default="skip_first", metadata=TOKENS)
@@ -107,6 +108,10 @@ class Correction:
     meaning: ClassVar[str]
     reference: ClassVar[str] = ""
     citation: ClassVar[str] = ""
+    formula: ClassVar[str] = ""
+    sees: ClassVar[str] = ""
+    misses: ClassVar[str] = ""
+    cost: ClassVar[str] = ""
     folds: ClassVar[str] = ""
     is_experimental: ClassVar[bool] = False
     reads_text: ClassVar[bool] = True

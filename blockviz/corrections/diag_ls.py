@@ -23,6 +23,19 @@ class DiagLeastSquares(Correction):
     name = "diag_ls"
     title = "Channel least squares"
     meaning = "The scale and shift of every channel that come closest to the whole model's."
+    formula = (
+        "ŷ_c = g_c · u_c + b_c,  g_c = Cov(u_c, y_c) / Var(u_c),  b_c = μ(y_c) − g_c · μ(u_c)\n"
+        "u, y: the stream behind a gap, pruned and whole; c: channels."
+    )
+    sees = (
+        "How well each channel still foretells itself: one that does not is drawn to its mean "
+        "and not stretched."
+    )
+    misses = (
+        "What a channel could learn from the others. The spread comes out smaller than it was, "
+        "and the next blocks were trained on the larger one."
+    )
+    cost = "Two numbers a channel and gap."
     citation = "blockviz; least squares of each channel on itself"
 
     def fitter(self, place: Place) -> _Fitter:

@@ -73,6 +73,20 @@ class HadamardDistilled(Trained):
         "LinearPatch, then trained to predict what the whole model predicts. Takes minutes to "
         "hours: every window goes forward and back through the model."
     )
+    formula = (
+        "min over P of mean_t KL( p_t ‖ q_t ),  P of every gap starting as LinearPatch's\n"
+        "p_t: softmax of the whole model's 50 largest logits at position t; q_t: of the "
+        "repaired model's logits of the same words."
+    )
+    sees = (
+        "The prediction itself, through everything that lies behind the gap, in place of the "
+        "stream."
+    )
+    misses = (
+        "Words beyond the 50, and text unlike that it is trained on: a square matrix a gap has "
+        "room to learn a short text by heart."
+    )
+    cost = "Minutes to hours of training; stored and run like LinearPatch."
     reference = "https://arxiv.org/abs/2505.24680"
     citation = "Chen et al. 2025, LinearPatch with distillation"
 

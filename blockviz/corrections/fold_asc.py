@@ -26,6 +26,22 @@ class FoldAsc(Correction):
     name = "fold_asc"
     title = "Activation statistics, folded"
     meaning = "Scales what the last surviving block adds until mean and spread are as they were."
+    formula = (
+        "ŷ = r + s ⊙ o + β,  Var(o) s^2 + 2 Cov(r, o) s + Var(r) = Var(y),  β = μ(y) − μ(r) − s"
+        " · μ(o)\n"
+        "o: what the last surviving block in front of the gap adds; r: the rest of the stream; "
+        "y: the whole model's stream."
+    )
+    sees = (
+        "The same mean and spread as activation statistics, reached through the one block whose"
+        " weights can take it up."
+    )
+    misses = (
+        "Blowing up what that block writes is not writing what is gone: the spread comes out "
+        "right and the direction does not. Where the block has no bias the mean is not met "
+        "either."
+    )
+    cost = "Nothing more is stored, nothing runs slower."
     citation = "blockviz, on Hu, Xu, Zhan, Findings of EACL 2026"
     folds = "weights of surviving blocks"
 

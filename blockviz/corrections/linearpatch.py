@@ -26,6 +26,17 @@ class Diag(Correction):
     name = "diag"
     title = "Channel scales"
     meaning = "Scales every channel to the size that it had behind the removed blocks."
+    formula = (
+        "ŷ_c = s_c · u_c,  s_c = mean_k ( mean_t | y_c | / mean_t | u_c | )\n"
+        "u, y: the stream behind a gap, of the pruned and of the whole model; k: windows, c: "
+        "channels."
+    )
+    sees = "The size of every channel by itself."
+    misses = (
+        "Signs and means: a channel of the right size that points the wrong way is called "
+        "repaired. Nothing is carried from one channel to another."
+    )
+    cost = "As many numbers a gap as the stream has channels."
     reference = "https://arxiv.org/abs/2505.24680"
     citation = "Chen et al. 2025, LinearPatch without rotation"
 
@@ -47,6 +58,20 @@ class Hadamard(Correction):
     name = "hadamard"
     title = "LinearPatch"
     meaning = "Scales the stream to its earlier size channel by channel, in a rotated basis."
+    formula = (
+        "ŷ = u H diag(s) H^T,  s_c = mean_k ( mean_t | (y H)_c | / mean_t | (u H)_c | )\n"
+        "H: an orthonormal Hadamard matrix, which spreads every channel evenly over all; u, y: "
+        "the stream behind a gap, pruned and whole."
+    )
+    sees = "Sizes in a basis in which no single huge channel drowns the rest."
+    misses = (
+        "Any direction that is in the data: H is the same for every model. As with plain "
+        "scales, signs and means stay as they are."
+    )
+    cost = (
+        "A square matrix of the stream's width a gap, and a product with it for every token. "
+        "Some widths have no such H."
+    )
     reference = "https://arxiv.org/abs/2505.24680"
     citation = "Chen et al. 2025, LinearPatch"
 

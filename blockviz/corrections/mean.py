@@ -19,6 +19,13 @@ class Mean(Correction):
     name = "mean"
     title = "Mean shift"
     meaning = "Adds what the removed blocks added on average."
+    formula = (
+        "ŷ = u + mean_t( y − u )\n"
+        "u, y: the stream behind a gap, of the pruned and of the whole model."
+    )
+    sees = "What the removed blocks added at every token alike."
+    misses = "All that hangs on the token, which is what most blocks are for."
+    cost = "As many numbers a gap as the stream has channels."
     citation = "the emulated update of DeeperLook, at every gap"
 
     def fitter(self, place: Place) -> _Fitter:

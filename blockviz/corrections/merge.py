@@ -40,6 +40,17 @@ class Merge(SelfFitted):
     name = "merge"
     title = "Layer merge"
     meaning = "The layer below a cut takes in by how much the removed layers' weights differ."
+    formula = (
+        "W_l ← W_l + f · Σ_k ( W_{l+k} − W_l )\n"
+        "W_l: the matrices of the layer below the cut; W_{l+k}: those of the removed layers "
+        "above it; f = 1 unless set."
+    )
+    sees = "The weights alone: by how much the removed layers differ from the one that stays."
+    misses = (
+        "Whether a sum of weights does what layers did one after the other: no text is read, "
+        "nothing is checked. Half layers cannot be merged."
+    )
+    cost = "Nothing: no text, no time, no room."
     reference = "https://arxiv.org/abs/2402.11187"
     citation = "Yang et al. 2024, LaCo; Ding et al. 2025, Sliding Layer Merging"
     folds = "weights of surviving layers"

@@ -30,6 +30,17 @@ class ReplaceMe(Correction):
     name = "replaceme"
     title = "ReplaceMe"
     meaning = "Maps what the last surviving block adds to what it and the removed ones added."
+    formula = (
+        "ŷ = r + o T,  T = argmin ‖ r + o T − y ‖^2 + λ' ‖ T − I ‖^2,  then W ← T^T W\n"
+        "o: what the last surviving block in front of the gap adds, written by W; r: the rest "
+        "of the stream; λ': the ridge, as a share of the size of o."
+    )
+    sees = "What a linear map of that one block's output can make up for."
+    misses = (
+        "The rest of the stream: what the removed blocks would have read from earlier blocks is"
+        " out of its reach."
+    )
+    cost = "Nothing more is stored, nothing runs slower."
     reference = "https://arxiv.org/abs/2505.02819"
     citation = "Shopkhoev et al. 2025, ReplaceMe"
     folds = "weights of surviving blocks"

@@ -28,6 +28,24 @@ class Ridge(Correction):
     name = "ridge"
     title = "Ridge map"
     meaning = "The linear map of the stream that comes closest to the whole model's."
+    formula = (
+        "ŷ = u + (u − μ_u) A + mean_t( y − u ),  A = ( G + λ · tr(G)/d · I )^{−1} C\n"
+        "G, C: products of the centred stream u with itself and with what is missing, y − u; d:"
+        " its width; λ = 0.001 unless set."
+    )
+    sees = (
+        "Every linear trace in the stream of what the removed blocks did, from any channel to "
+        "any other."
+    )
+    misses = (
+        "What attention would have fetched from other positions, and all that is not linear. It"
+        " has the square of the width to fit: with too few tokens it learns chance, which only "
+        "held-out windows show."
+    )
+    cost = (
+        "A square matrix of the stream's width a gap, and a product with it for every token; a "
+        "stock model has no place for it."
+    )
     citation = "blockviz; least squares on the removed blocks' sum"
 
     def fitter(self, place: Place) -> RidgeFitter:
@@ -49,6 +67,20 @@ class LowRank(Correction):
     name = "lowrank"
     title = "Low-rank map"
     meaning = "The ridge map with few directions, which stores and costs less."
+    formula = (
+        "ŷ = u + (u − μ_u) A V V^T + shift\n"
+        "A: the ridge map; V: the first r eigenvectors of A^T G A, r = 64 unless set; the shift"
+        " makes the mean right."
+    )
+    sees = (
+        "The few directions in which the ridge map changes the stream most, with less room to "
+        "fit chance."
+    )
+    misses = "A change that is spread thinly over many directions: it is cut off with the chance."
+    cost = (
+        "Few directions, but kept here as the whole square matrix: it takes as much room and "
+        "time as the ridge map."
+    )
     citation = "blockviz; reduced-rank regression"
 
     def fitter(self, place: Place) -> RidgeFitter:
@@ -70,6 +102,22 @@ class NormRidge(Correction):
     name = "norm_ridge"
     title = "Ridge map of the normed stream"
     meaning = "A linear map of what a removed MLP would have read."
+    formula = (
+        "ŷ = u + (x − μ_x) A + mean_t( y − u ),  x = Norm(u)\n"
+        "A: by least squares with a ridge as in the ridge map; Norm: that of the removed MLP."
+    )
+    sees = (
+        "The same as the ridge map, of the stream as blocks read it: every token counts alike, "
+        "however large its stream is."
+    )
+    misses = (
+        "How large the stream is at a token: the norm has taken that off, and no linear map "
+        "brings it back."
+    )
+    cost = (
+        "A square matrix of the stream's width a gap; where an MLP was removed and the "
+        "architecture allows it, an export writes it in that place."
+    )
     citation = "blockviz"
 
     def fitter(self, place: Place) -> RidgeFitter:

@@ -30,6 +30,21 @@ class Scalar(Correction):
     name = "scalar"
     title = "One factor"
     meaning = "Scales the stream to the size that it had behind the removed blocks."
+    formula = (
+        "ŷ = α · u,  α = mean_{k,c} ( mean_t | y_c | / mean_t | u_c | )\n"
+        "u: the pruned model's stream behind a gap; y: the whole model's there; k: windows, c: "
+        "channels."
+    )
+    sees = "That the stream behind a gap is smaller or larger than it was."
+    misses = (
+        "Direction. The next norm takes any factor off again; all that remains is how the "
+        "stream compares with what later blocks add to it, and behind the last block nothing "
+        "remains."
+    )
+    cost = (
+        "One number a gap. It goes into the embedding and the weights in front: nothing more is"
+        " stored, nothing runs slower."
+    )
     reference = "https://arxiv.org/abs/2507.18212"
     citation = "Chen et al. 2025, Prune&Comp"
     folds = "embedding and weights of the blocks in front"

@@ -59,6 +59,24 @@ class LlmStreamline(Trained):
         "One light network for each gap, trained to give the stream behind it. Takes minutes: a "
         "short training of what the paper trains on millions of tokens."
     )
+    formula = (
+        "min over g of mean_{t,c} ( g(x) − y )^2\n"
+        "x: the stream in front of a gap, y: behind it, both of the whole model unless gaps are"
+        " fitted in turn; g: one decoder layer that starts as the gap's first, or a small gated"
+        " network."
+    )
+    sees = (
+        "What is not linear and, as a layer, what comes from other positions: whatever one "
+        "layer can be taught of several."
+    )
+    misses = (
+        "The prediction, as the loss is a distance of streams. A short training on little text "
+        "gets near it on that text first."
+    )
+    cost = (
+        "Minutes of training, and a layer or a small network for each gap that is stored and "
+        "run. A layer needs a gap of two whole ones."
+    )
     reference = "https://arxiv.org/abs/2403.19135"
     citation = "Chen et al. 2024, LLM-Streamline"
 

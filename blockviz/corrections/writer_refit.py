@@ -35,6 +35,24 @@ class WriterRefit(Correction):
     name = "writer_refit"
     title = "Writer refit"
     meaning = "Surviving blocks learn, by least squares, to write what the removed ones did."
+    formula = (
+        "W ← W + ΔW^T,  ΔW = ( A^T A + λ · tr(A^T A)/n · I )^{−1} A^T ( y − u )\n"
+        "A: what the block's last matrix W reads, one row a token, n wide; y − u: what the "
+        "stream behind it lacks; λ = 0.1 unless set."
+    )
+    sees = (
+        "What a block's inner features know of what is missing, which is more than its output "
+        "does. From the first gap on each surviving block takes up what those in front have "
+        "left over."
+    )
+    misses = (
+        "The prediction: it is fitted to the stream, where large channels and tokens outweigh "
+        "the rest. It sees one text only; on another kind of text part of the gain is gone."
+    )
+    cost = (
+        "Nothing more is stored, nothing runs slower. The fit solves a system as wide as the "
+        "widest matrix that writes."
+    )
     citation = "blockviz; with a block's own output as its features it is ReplaceMe"
     folds = "weights of surviving blocks"
 

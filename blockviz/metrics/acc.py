@@ -21,6 +21,13 @@ class TaskAccuracy(TaskMetric):
     name = "acc"
     title = "Accuracy when cut"
     meaning = "How many answers stay right with only this block removed."
+    formula = "acc(b) = share of questions answered rightly without block b,  high = removable"
+    sees = "Right and wrong on the task itself: nothing else enters."
+    misses = (
+        "Whatever the questions do not ask. Only an answer that tips over counts, so that 64 "
+        "questions give steps of 1.6 points, and a block whose loss tips a few the right way by"
+        " luck looks harmful."
+    )
     reference = "https://arxiv.org/abs/2510.22767"
     citation = "Naim et al. 2025, TALE"
     unit_label = "accuracy"

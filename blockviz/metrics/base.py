@@ -33,7 +33,9 @@ class Metric:
 
     title: short name on screen; meaning: what it measures, in one sentence; reference: URL;
     citation: who and when; units: what it can score at once, the first where another is asked for;
-    cost: what it takes, in words.
+    cost: what it takes, in words. formula: the formula on the first line, with `_x` and `^{x}` for
+    what stands lower and higher, and what its letters are on the second; sees, misses: what it can
+    tell of a block, and what it cannot. A metric of one's own may leave these three empty.
     """
 
     name: ClassVar[str]
@@ -41,6 +43,9 @@ class Metric:
     meaning: ClassVar[str]
     reference: ClassVar[str]
     citation: ClassVar[str] = ""
+    formula: ClassVar[str] = ""
+    sees: ClassVar[str] = ""
+    misses: ClassVar[str] = ""
     unit_label: ClassVar[str] = ""
     units: ClassVar[tuple[Unit, ...]] = UNITS
     cost: ClassVar[str] = ""

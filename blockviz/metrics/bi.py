@@ -29,6 +29,17 @@ class BlockInfluence(ActivationMetric):
     name = "bi"
     title = "Block influence"
     meaning = "How far the block turns the residual stream."
+    formula = (
+        "BI(b) = 1 − mean_t cos( x_t, x_t + f_b(x_t) )\n"
+        "x_t: the stream in front of the block at position t; f_b(x_t): what the block adds to "
+        "it."
+    )
+    sees = "By what angle a block turns the stream, for all blocks out of one forward pass."
+    misses = (
+        "An update along the stream scores 0, however large. Nor does it know what comes "
+        "behind: a small turn into a direction on which a later block depends looks like "
+        "nothing."
+    )
     reference = "https://arxiv.org/abs/2403.03853"
     unit_label = "1 - cosine"
     citation = "Men et al. 2024, ShortGPT, Eq. 1"

@@ -27,6 +27,19 @@ class Similarity(ActivationMetric):
     name = "cka"
     title = "CKA change"
     meaning = "How much the block changes which tokens look alike."
+    formula = (
+        "1 − CKA(X, Y),  CKA = ‖ Y^T X ‖_F^2 / ( ‖ X^T X ‖_F · ‖ Y^T Y ‖_F )\n"
+        "X, Y: the stream of the sampled tokens in front of and behind the block, one row a "
+        "token, columns centred."
+    )
+    sees = (
+        "Whether the same tokens still look alike behind the block. A rotation of the whole "
+        "stream, or another scale, does not change that and costs nothing."
+    )
+    misses = (
+        "Later blocks do notice a rotation, as they read fixed directions. A few channels with "
+        "huge numbers can fill the whole comparison, and only a sample of tokens enters."
+    )
     reference = "https://arxiv.org/abs/2502.19159"
     citation = "Ding et al. 2025, Sliding Layer Merging"
     unit_label = "1 - CKA"

@@ -25,6 +25,18 @@ class CalibratedWeights(ActivationMetric):
     name = "cvr"
     title = "Calibrated weights"
     meaning = "How much weight the block's last matrix puts on inputs that vary."
+    formula = (
+        "S_{ij} = | W_{ij} | · Var(x_j)^{1/4} · ( Var_j(W) + ε )^{−α/2},  score = z( mean_{ij} "
+        "S_{ij} )\n"
+        "W: the block's last matrix; x_j: what it reads in channel j; Var_j(W): over column j. "
+        "z: against the other blocks of the same kind."
+    )
+    sees = "Weights that meet inputs which vary, in the one matrix through which the block writes."
+    misses = (
+        "Where it writes, and who reads that. The score was made for choosing single weights; "
+        "of blocks it is a diagnosis. As each kind has a scale of its own, an attention block "
+        "and an MLP cannot be compared."
+    )
     reference = "https://arxiv.org/abs/2602.07375"
     citation = "Yu et al. 2026, Statistical Correction"
     unit_label = "z-score"

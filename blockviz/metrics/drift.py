@@ -36,6 +36,17 @@ class LogitNorm(_Drift):
     name = "norm"
     title = "Logit distance"
     meaning = "How far all logits move when the block is removed."
+    formula = (
+        "norm(b) = mean_k ‖ Z^0_k − Z_k ‖_F\n"
+        "Z^0_k, Z_k: all logits of window k, positions by words, of the whole model and without"
+        " block b."
+    )
+    sees = "Every movement of every logit, also of words that nobody would write."
+    misses = (
+        "Whether the movement matters: a constant added to all logits changes no probability "
+        "and can outweigh everything else, and one position with huge logits can speak for its "
+        "whole window."
+    )
     unit_label = "Frobenius norm"
 
     def per_position(self, readout: Readout, kept: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -56,6 +67,20 @@ class LogitAngle(_Drift):
     name = "ang"
     title = "Logit angle"
     meaning = "How far the whole logit vector turns when the block is removed."
+    formula = (
+        "ang(b) = mean_t min( ∠( z^0_t, z_t ), π/2 )\n"
+        "z^0_t, z_t: the logits of all words at position t, of the whole model and without "
+        "block b."
+    )
+    sees = (
+        "How far the logit vector turns as a whole; positions with large and with small logits "
+        "have the same say."
+    )
+    misses = (
+        "Confidence: a vector twice as long has the same angle. The tens of thousands of "
+        "unlikely words make up most of the direction, so that the few that could be written "
+        "hardly show."
+    )
     unit_label = "radians"
 
     def per_position(self, readout: Readout, kept: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -72,6 +97,20 @@ class KullbackLeibler(_Drift):
     name = "kl"
     title = "KL divergence"
     meaning = "How much of the predicted distribution is lost when the block is removed."
+    formula = (
+        "KL(b) = mean_t Σ_w p^0_t(w) · ln( p^0_t(w) / p_t(w) )\n"
+        "p^0_t, p_t: the predicted distribution at position t, of the whole model and without "
+        "block b."
+    )
+    sees = (
+        "Probability taken away from words that the whole model believed in, each weighed by "
+        "that belief."
+    )
+    misses = (
+        "Whether the whole model was right: an improvement counts as damage like any other "
+        "change. It has no upper bound, so that a few positions where a sure word was lost can "
+        "decide the mean."
+    )
     unit_label = "nats"
 
     def per_position(self, readout: Readout, kept: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -96,6 +135,20 @@ class JensenShannon(_Drift):
     name = "js"
     title = "JS divergence"
     meaning = "How different the two predicted distributions are, both ways."
+    formula = (
+        "JS(b) = mean_t ½ [ KL( p^0_t ‖ m_t ) + KL( p_t ‖ m_t ) ],  m_t = ½ ( p^0_t + p_t )\n"
+        "p^0_t, p_t: the predicted distribution at position t, of the whole model and without "
+        "block b."
+    )
+    sees = (
+        "What has become less likely and what has become likelier, with equal weight, and never"
+        " more than ln 2 a position."
+    )
+    misses = (
+        "Degrees of disaster: once two distributions have no likely word in common it is at its"
+        " bound, and blocks that ruin the model look alike. It does not ask which of the two "
+        "was right."
+    )
     unit_label = "nats"
 
     def per_position(self, readout: Readout, kept: Mapping[str, torch.Tensor]) -> torch.Tensor:

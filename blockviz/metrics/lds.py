@@ -30,6 +30,20 @@ class LogitDisruption(AblationMetric):
     name = "lds"
     title = "Logit disruption"
     meaning = "How far the strongest logits turn when the block is removed."
+    formula = (
+        "LDS(b) = 1 − mean_t cos( z^0_t[S_t], z_t[S_t] )\n"
+        "z^0, z: logits of the whole model, and without block b; S_t: the K words that the "
+        "whole model finds likeliest at position t, K = 100 unless set."
+    )
+    sees = (
+        "A change among the words that the model thought likely, at every position and without "
+        "asking which word was right."
+    )
+    misses = (
+        "A longer or shorter logit vector has the same direction: a model that only grows "
+        "surer, or less sure, scores 0. Words outside the K do not exist for it, and a shift of"
+        " all logits, which changes no probability, counts as damage unless they are centred."
+    )
     reference = "https://aclanthology.org/2026.findings-eacl.193/"
     unit_label = "1 - cosine"
     citation = "Hu, Xu, Zhan, Findings of EACL 2026"

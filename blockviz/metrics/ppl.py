@@ -29,6 +29,20 @@ class MaskedPerplexity(AblationMetric):
     name = "ppl"
     title = "Perplexity when cut"
     meaning = "Perplexity of the calibration text with only this block removed."
+    formula = (
+        "P(b) = exp( mean_k NLL_k(b) )\n"
+        "NLL_k(b): mean next-token loss in nats on window k of the calibration text, with block"
+        " b skipped."
+    )
+    sees = (
+        "What the model loses in predicting text, for whatever reason: all that is left of it "
+        "takes part, and reacts to the gap."
+    )
+    misses = (
+        "Only the word that stands in the text counts: a step from one good word to another is "
+        "damage, and what the text never asks for may vanish unseen. In the middle of the order"
+        " blocks are nearly tied, and the next text swaps them."
+    )
     reference = "https://arxiv.org/abs/2406.10594"
     unit_label = "perplexity"
     citation = "Zhong et al. 2025, BlockPruner, Eq. 3"

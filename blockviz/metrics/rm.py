@@ -20,6 +20,20 @@ class RelativeMagnitude(ActivationMetric):
     name = "rm"
     title = "Relative magnitude"
     meaning = "How much the block adds beside what the stream already holds."
+    formula = (
+        "RM(b) = mean_t ‖ f_b(x_t) ‖ / ‖ x_t + f_b(x_t) ‖\n"
+        "x_t: the stream in front of the block at position t; f_b(x_t): what the block adds to "
+        "it."
+    )
+    sees = (
+        "How much is written beside what stands there afterwards, also along the stream, where "
+        "block influence is blind."
+    )
+    misses = (
+        "What is written, and who reads it: a large update that nobody uses ranks as important."
+        " As the stream usually grows with depth, the same update counts for less in a late "
+        "block."
+    )
     reference = "https://arxiv.org/abs/2309.09299"
     unit_label = "ratio"
     citation = "Samragh et al. 2023"

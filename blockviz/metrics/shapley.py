@@ -40,6 +40,18 @@ class LeaveOneOut(AblationMetric):
     name = "shapley_loo"
     title = "Leave-one-out"
     meaning = "How much log-likelihood goes when only this block does."
+    formula = (
+        "φ(b) = NLL(b) − NLL(nothing removed)\n"
+        "NLL(b): mean next-token loss in nats of the calibration text with block b skipped."
+    )
+    sees = (
+        "The cost of a single cut as a difference on the very same windows, so that what is "
+        "hard about a text cancels."
+    )
+    misses = (
+        "Stand-ins: of two blocks that do the same work each seems idle, as the other is still "
+        "there. Removing both is what hurts."
+    )
     reference = _REFERENCE
     citation = _CITATION
     unit_label = "nats"
@@ -90,6 +102,18 @@ class PermutationShapley(_Game):
     name = "shapley_perm"
     title = "Shapley value"
     meaning = "What the block adds to the log-likelihood, averaged over orders of adding blocks."
+    formula = (
+        "φ(b) = mean over orders of [ v(S ∪ b) − v(S) ],  v(S) = −NLL with the blocks S alone\n"
+        "S: the blocks that come before b in an order."
+    )
+    sees = (
+        "Shared work: blocks that stand in for each other divide the credit, and all values add"
+        " up to what the blocks are worth together."
+    )
+    misses = (
+        "The company matters: in most orders b joins a model so broken that nobody would use "
+        "it, and those steps are averaged in. A few dozen orders still leave a wide error."
+    )
 
     def n_sets(self, n_blocks: int) -> int:
         return 2 + self.m * max(0, n_blocks - 1)
@@ -138,6 +162,15 @@ class RandomSubsets(_Game):
     name = "shapley_random"
     title = "Random subsets"
     meaning = "How much better random halves of the model are with the block than without it."
+    formula = (
+        "φ(b) = mean v(S with b) − mean v(S without b),  v(S) = −NLL with the blocks S alone\n"
+        "S: m random sets that all keep the same share of the blocks, a half unless set."
+    )
+    sees = "What a block is worth among random others, many cuts at a time."
+    misses = (
+        "Models with half their blocks gone are far from any that one would ship. Who else "
+        "happened to be kept moves every number, and that noise shrinks only with many sets."
+    )
 
     def n_sets(self, n_blocks: int) -> int:
         return self.m

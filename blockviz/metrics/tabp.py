@@ -101,6 +101,19 @@ class ShiftSize(_EarlyExitShift):
     unit_label = "mean size of shift"
     title = "Early-exit shift"
     meaning = "How much the block moves the prediction that could be read off there."
+    formula = (
+        "SSN(b) = ( Σ_n | Δs_n(b) |^p )^{1/p} / N\n"
+        "Δs_n(b): what block b changes in s = entropy of softmax( head( norm( x ) ) ), read at "
+        "the end of window n, with N of them; p = 1 and the entropy unless set."
+    )
+    sees = (
+        "At which depth the prediction is made up: blocks behind which the early answer is no "
+        "longer the same."
+    )
+    misses = (
+        "Preparation: what an early block stores for later ones cannot be read by the head yet,"
+        " and seems idle. A move towards the answer counts like a move away from it."
+    )
 
     def score(self, source: BlockStatistics) -> Scores:
         shifts, windows = self.shifts(source)
@@ -124,6 +137,19 @@ class ShiftDirection(_EarlyExitShift):
     name = "tabp_ddf"
     title = "Early-exit direction"
     meaning = "How often the block moves the early prediction the right way."
+    formula = (
+        "DDF(b) = share of windows with α · Δs_n(b) > 0\n"
+        "Δs_n(b): as for the early-exit shift; α = −1 where a useful block lowers the number, "
+        "as it does the entropy, otherwise +1."
+    )
+    sees = (
+        "How regularly a block brings the early prediction nearer to a decision, window after "
+        "window."
+    )
+    misses = (
+        "How far: a hair counts like a leap, and to be surer is not to be right. A share of a "
+        "few windows takes few values, so that many blocks tie."
+    )
     unit_label = "share of items"
 
     def score(self, source: BlockStatistics) -> Scores:

@@ -23,6 +23,17 @@ class Taylor(WeightMetric):
     name = "taylor"
     title = "Taylor"
     meaning = "How much the loss would feel if the block's weights shrank, to first order."
+    formula = (
+        "I(b) = Σ_{ij} | W_{ij} · ∂L/∂W_{ij} |\n"
+        "over all tensors of the block, its norm included; L: next-token loss, its gradient "
+        "summed over n windows."
+    )
+    sees = "Which weights the loss leans on just now, out of one backward pass."
+    misses = (
+        "A slope holds for a hair's breadth, and removal is a leap. Absolute values add up what"
+        " would cancel, and a block with more weights collects a larger sum, so that attention "
+        "tends to go before the MLP."
+    )
     reference = "https://arxiv.org/abs/2402.02834"
     citation = "Kim et al. 2024, Shortened LLaMA"
     unit_label = "nats"
@@ -45,6 +56,13 @@ class Magnitude(WeightMetric):
     name = "mag"
     title = "Weight magnitude"
     meaning = "How large the block's weights are, all added up."
+    formula = "I(b) = Σ_{ij} | W_{ij} |\nover all tensors of the block, its norm included."
+    sees = "The size of the weights, the same every time, as no text is read."
+    misses = (
+        "What the weights are multiplied with. The sum grows with the number of weights, so "
+        "that it orders kinds of blocks by size first, and blocks of one kind by hardly more "
+        "than chance."
+    )
     reference = "https://arxiv.org/abs/2402.02834"
     citation = "Kim et al. 2024, Shortened LLaMA"
     unit_label = "sum of |W|"

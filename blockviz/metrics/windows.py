@@ -50,6 +50,19 @@ class AngularDistance(_Windows):
     name = "ang_win"
     title = "Angular distance"
     meaning = "The angle between the streams in front of and behind a run of layers."
+    formula = (
+        "d(l, n) = arccos( cos( X_l, X_{l+n} ) ) / π\n"
+        "X_l: the stream in front of layer l, at the last token of a window; averaged over "
+        "windows. A layer's score is d(l, 1)."
+    )
+    sees = (
+        "The net turn over a run of layers: two layers that undo each other show up as a run "
+        "that does nothing."
+    )
+    misses = (
+        "With one token a window there are as many numbers as windows, which is few. Attention "
+        "and MLP of a layer are judged together only, and a turn is not the same as a loss."
+    )
     reference = "https://arxiv.org/abs/2403.17887"
     citation = "Gromov et al. 2024"
     unit_label = "angle / pi"
@@ -78,6 +91,16 @@ class WindowCosine(_Windows):
     name = "cos_win"
     title = "Window cosine"
     meaning = "How alike the streams in front of and behind a run of layers are."
+    formula = (
+        "c(l, n) = ½ + ½ · mean_t cos( X_{l,t}, X_{l+n,t} ),  high = removable\n"
+        "X_{l,t}: the stream in front of layer l at position t."
+    )
+    sees = "How alike the stream is in front of a run of layers and behind it, at every token."
+    misses = (
+        "The size of the stream. Between neighbouring layers the cosine is close to 1 "
+        "throughout, so that the order hangs on small differences; halves of layers cannot be "
+        "told apart."
+    )
     reference = "https://arxiv.org/abs/2403.19135"
     citation = "Chen et al. 2024, LLM-Streamline"
     unit_label = "1/2 + 1/2 cosine"

@@ -25,6 +25,7 @@ def _metric_json(cls: type[Metric]) -> dict[str, Any]:
         "name": cls.name,
         "title": cls.title,
         "meaning": cls.meaning,
+        **_explained(cls),
         "unit_label": cls.unit_label,
         "units": [unit for unit in ("block", "layer") if unit in cls.units],
         "cost": cls.cost,
@@ -33,6 +34,11 @@ def _metric_json(cls: type[Metric]) -> dict[str, Any]:
         "reference": cls.reference,
         "citation": cls.citation,
     }
+
+
+def _explained(cls: type[Metric] | type[Correction]) -> dict[str, str]:
+    """The formula of a method, what it sees and what it misses."""
+    return {"formula": cls.formula, "sees": cls.sees, "misses": cls.misses}
 
 
 def _parameters_json(cls: type[Metric] | type[Strategy] | type[Correction]) -> dict[str, Any]:
@@ -78,6 +84,8 @@ def _correction_json(correction: Correction) -> dict[str, Any]:
         "name": correction.name,
         "title": correction.title,
         "meaning": correction.meaning,
+        **_explained(type(correction)),
+        "cost": correction.cost,
         "folds": correction.folds,
         "is_experimental": correction.is_experimental,
         "parameters": _parameters_json(type(correction)),

@@ -32,7 +32,7 @@ class RepairRequest:
 
 @dataclass(frozen=True)
 class CorrectionCard:
-    """A correction as a front end shows it."""
+    """A correction as a front end shows it; formula, sees, misses: as for a metric."""
 
     name: str
     title: str
@@ -41,3 +41,7 @@ class CorrectionCard:
     citation: str
     folds: str = ""
     is_experimental: bool = False
+    formula: str = ""
+    sees: str = ""
+    misses: str = ""
+    cost: str = ""

@@ -61,6 +61,9 @@ class Results:
                 cost=c.cost,
                 needs_tasks=c.wants_tasks,
                 is_quick=not issubclass(c, GameMetric | TaskMetric),
+                formula=c.formula,
+                sees=c.sees,
+                misses=c.misses,
             )
             for c in METRICS.classes()
         )

@@ -176,6 +176,7 @@ class MetricCard:
     """What a screen says about a metric: what it measures. Low always means removable.
 
     units: what it can score; cost: what it takes, in words; is_quick: done with one pass or sweep.
+    formula, sees, misses: as the metric declares them, empty where it does not.
     """
 
     name: str
@@ -188,6 +189,9 @@ class MetricCard:
     cost: str = ""
     needs_tasks: bool = False
     is_quick: bool = True
+    formula: str = ""
+    sees: str = ""
+    misses: str = ""
 
 
 @dataclass(frozen=True)
