@@ -26,6 +26,7 @@ from fake_search import (
 
 from blockviz.errors import BadInput, BadSource
 from blockviz.job_view import JobView
+from blockviz.metrics import METRICS
 from blockviz.rankings import Between, between, read_scores, tied_with
 from blockviz.session.compare_views import CompareRequest
 from blockviz.session.export_views import ExportRequest, ModeCard
@@ -78,7 +79,12 @@ HOSTILE = (
 
 
 CARDS = tuple(
-    MetricCard(name, title, meaning, f"https://arxiv.org/abs/{paper}", "")
+    replace(
+        MetricCard(name, title, meaning, f"https://arxiv.org/abs/{paper}", ""),
+        **{
+            part: getattr(METRICS.get(name), part) for part in ("formula", "sees", "misses", "cost")
+        },
+    )
     for name, title, meaning, paper in (
         ("bi", "Block influence", "How far a block turns the stream it joins.", "2403.03853"),
         ("rm", "Relative magnitude", "Size of what a block adds to the stream.", "2403.17887"),
@@ -204,6 +210,8 @@ class FakeEngine:
         )
 
     def metrics(self) -> tuple[MetricCard, ...]:
+        if self.is_hostile:
+            return tuple(replace(card, formula=HOSTILE, sees=HOSTILE) for card in CARDS)
         return CARDS
 
     def tasks(self) -> tuple[str, ...]:

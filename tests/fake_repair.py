@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import replace
 
+from blockviz.corrections import CORRECTIONS as REGISTRY
 from blockviz.session.repair_views import CorrectionCard, RepairRequest
 from blockviz.types import (
     BlockId,
@@ -19,7 +20,7 @@ from blockviz.types import (
 )
 
 WEIGHTS = "weights of surviving blocks"
-CORRECTIONS = (
+_CARDS = (
     CorrectionCard("scalar", "One scale a gap", "Gives the stream the size that it had.",
                    "https://arxiv.org/abs/2507.18212", "Prune&Comp", "weights in front of a gap"),
     CorrectionCard("hadamard", "LinearPatch", "Rotated channel scales at every gap.",
@@ -37,6 +38,13 @@ CORRECTIONS = (
                    "blockviz", WEIGHTS),
     CorrectionCard("fold_asc", "Folded ASC", "Matches spreads by the last block's own output.",
                    "", "blockviz", WEIGHTS, is_experimental=True),
+)  # fmt: skip
+CORRECTIONS = tuple(
+    replace(card, **{
+        part: getattr(REGISTRY.get(card.name), part)
+        for part in ("formula", "sees", "misses", "cost")
+    })
+    for card in _CARDS
 )  # fmt: skip
 # Share of the log-perplexity gap that each closes.
 CLOSES = {

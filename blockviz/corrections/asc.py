@@ -55,8 +55,8 @@ class Asc(Correction):
     )
     sees = "Mean and spread of every channel, both of which are right afterwards."
     misses = (
-        "Whether the channel still moves as it did. With a correlation ρ the error is 2 σ^2 (1 "
-        "− ρ): where ρ is small it stretches noise and does worse than nothing."
+        "Whether the channel still moves as it did: where it hardly correlates with what it was, "
+        "stretching it stretches noise, and to do nothing would have been better."
     )
     cost = "Two numbers a channel and gap."
     reference = "https://aclanthology.org/2026.findings-eacl.193/"

@@ -66,7 +66,7 @@ class LowRank(Correction):
 
     name = "lowrank"
     title = "Low-rank map"
-    meaning = "The ridge map with few directions, which stores and costs less."
+    meaning = "The ridge map along few directions only."
     formula = (
         "ŷ = u + (u − μ_u) A V V^T + shift\n"
         "A: the ridge map; V: the first r eigenvectors of A^T G A, r = 64 unless set; the shift"

@@ -59,9 +59,8 @@ class Magnitude(WeightMetric):
     formula = "I(b) = Σ_{ij} | W_{ij} |\nover all tensors of the block, its norm included."
     sees = "The size of the weights, the same every time, as no text is read."
     misses = (
-        "What the weights are multiplied with. The sum grows with the number of weights, so "
-        "that it orders kinds of blocks by size first, and blocks of one kind by hardly more "
-        "than chance."
+        "What the weights are multiplied with. The sum grows with the number of weights, so that "
+        "it orders kinds of blocks by their size, and says little of blocks of one kind."
     )
     reference = "https://arxiv.org/abs/2402.02834"
     citation = "Kim et al. 2024, Shortened LLaMA"

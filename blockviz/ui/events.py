@@ -16,6 +16,7 @@ from blockviz.ui.export_handlers import ExportHandlers
 from blockviz.ui.insight_cards import PAGES
 from blockviz.ui.insight_handlers import InsightHandlers, card_outputs
 from blockviz.ui.job_handlers import JobHandlers
+from blockviz.ui.learn_events import wire_learn
 from blockviz.ui.live_handlers import LiveHandlers
 from blockviz.ui.map_handlers import MapHandlers
 from blockviz.ui.recipe_handlers import RecipeHandlers
@@ -54,7 +55,8 @@ def wire(app: gr.Blocks, screen: Screen, engine: Engine, turns: Turns, jobs: Job
     history = [*_history_events(screen, plan), followed]
     search, curves = SearchHandlers(engine, jobs, turns), CurvesHandlers(engine, turns)
     applies = _search_events(screen, search, curves, history)
-    changes = [*_plan_events(screen, plan), *history, *applies]
+    restored = wire_learn(screen, engine, plan, LOOK, (*PLAN, "metric", "legend"))
+    changes = [*_plan_events(screen, plan), restored, *history, *applies]
     for change in (*history, *applies):
         screen.listen(change.then, insights.foretell, inputs=("visitor",), outputs=("foretold",))
     opened = _job_events(app, screen, jobs)

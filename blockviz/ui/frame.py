@@ -37,4 +37,6 @@ def build_scoreboard(screen: Screen, first: Update) -> None:
                 screen.add("job", part("lane", views.NO_LANE, elem_id="job"))
                 screen.add("cancel", gr.Button("Cancel", elem_id="cancel", size="sm"))
         screen.add("error", part("error", views.NO_ERROR))
+        # Above all tabs, as the controls that it speaks of are on several.
+        screen.add("tour", part("tour", {"run": "", "steps": []}))
     screen.add("live", part("live", {"text": ""}))

@@ -29,7 +29,7 @@ from blockviz.ui.theme import Paper
 from blockviz.ui.turns import Turns
 
 if TYPE_CHECKING:
-    from blockviz.session import Engine
+    from blockviz.session import Engine, Visitor
 
 Mode = Literal["local", "hosted"]
 # Not a secret: it only keeps a page's job id apart from other apps' entries in the same browser.
@@ -88,8 +88,9 @@ def _assembled(engine: Engine) -> tuple[gr.Blocks, JobHandlers]:
             with gr.Tab("Export", id="export") as export:
                 screen.add("export", export)
                 build_export(screen, engine)
-            with gr.Tab("Learn", id="learn"):
-                build_learn()
+            with gr.Tab("Learn", id="learn") as learn:
+                screen.add("learn", learn)
+                build_learn(screen, engine, visitor)
         _first_paint(screen, first)
         wire(app, screen, engine, turns, jobs)
         add_endpoints(engine)
@@ -134,7 +135,7 @@ def launch_settings(engine: Engine) -> dict[str, object]:
     }
 
 
-def _state(screen: Screen, visitor: object) -> None:
+def _state(screen: Screen, visitor: Visitor) -> None:
     screen.add("visitor", gr.State(visitor))
     screen.add("picked", gr.State(""))
     screen.add("lens", gr.State(None))

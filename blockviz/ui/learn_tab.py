@@ -1,73 +1,44 @@
-"""The Learn tab: the words of the screen and the traps of its numbers."""
+"""The Learn tab: the way into the tour, every method explained, and the words of the screen."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import gradio as gr
 
-from blockviz.ui.parts import part
+from blockviz.session import Visitor
+from blockviz.ui.glossary import SECTIONS
+from blockviz.ui.method_card import method_view, offered
+from blockviz.ui.parts import heading, part
+from blockviz.ui.screen import Screen
 
-WORDS = (
-    ("Residual stream", "The row of numbers per token that every block reads from and adds to."),
-    (
-        "Block",
-        "One addition to that stream: a layer's attention (7.attn) or its MLP (7.mlp), counted "
-        "from 0. Without it the stream simply passes by.",
-    ),
-    (
-        "Perplexity",
-        "How many next tokens the model hesitates between, on average: lower is better, and the "
-        "rise against the whole model is the damage.",
-    ),
-    (
-        "Block influence",
-        "How far a block turns the direction of the stream; a block that hardly turns it is a "
-        "candidate for removal.",
-    ),
-    (
-        "Calibration set",
-        "The text on which blocks are scored. Perplexity on the scoreboard is measured on other "
-        "text.",
-    ),
-    (
-        "KV cache",
-        "What attention remembers of earlier tokens; a removed attention block needs none of it.",
-    ),
-    ("Rank", "The order of removal under one metric: 1 goes first."),
-    (
-        "Could be 5\u201317",
-        "The ranks that the text leaves open: blocks whose difference, window by window, may be "
-        "chance (95 %, each pair by itself) are not told apart.",
-    ),
-    (
-        "Kendall tau-b",
-        "How alike two orders are: 1 = the same, 0 = unrelated, \u22121 = reversed. It counts the "
-        "pairs that both orders agree on.",
-    ),
-    (
-        "Early exit",
-        "What the vocabulary head would say of the stream before the last block: the model stopped "
-        "half-way.",
-    ),
-)
-CAVEATS = (
-    (
-        "Small samples",
-        "On a few thousand tokens, blocks in the middle of the ranking are nearly tied: another "
-        "seed or text reorders them.",
-    ),
-    (
-        "One number",
-        "A low rise in perplexity does not promise that facts, arithmetic or long texts survive.",
-    ),
-    (
-        "One at a time",
-        "Scores speak of single cuts. Two harmless blocks can be harmful together, so watch the "
-        "scoreboard as you cut.",
-    ),
-)
+if TYPE_CHECKING:
+    from blockviz.session import Engine
 
 
-def build_learn() -> None:
-    """Glossary and caveats."""
+def build_learn(screen: Screen, engine: Engine, visitor: Visitor) -> None:
+    """The tour's start, a card of one metric or correction, glossary and caveats."""
+    methods = offered(engine)
+    first = next((m for _, m in methods if m == "metric:ppl"), methods[0][1])
+    with gr.Column(elem_classes=["bv-panel"], elem_id="tour-panel"):
+        heading(
+            "Take the tour",
+            "Three minutes with the real controls: each stop shows the control it speaks of. Press "
+            "it yourself, or have it pressed. Nothing has to be loaded, and at the end your blocks "
+            "can be put back as they were.",
+        )
+        part("tour_start", {}, elem_id="tour-start")
+    with gr.Column(elem_classes=["bv-panel"], elem_id="methods"):
+        with gr.Row(elem_classes=["bv-headrow"]):
+            heading(
+                "One method at a time",
+                "What it computes, what it sees and misses, and what it says of your model.",
+            )
+            screen.add("method_shown", gr.Dropdown(
+                methods, value=first, label="Metric or correction", min_width=280, scale=0,
+                elem_id="method-shown",
+            ))  # fmt: skip
+        screen.add("method", part("method", method_view(engine, visitor, first)))
     with gr.Column(elem_classes=["bv-panel"], elem_id="learn"):
-        part("glossary", {"words": WORDS, "caveats": CAVEATS})
+        heading("Words of the screen", "In a sentence or two each.")
+        part("glossary", {"sections": [[t, about, list(words)] for t, about, words in SECTIONS]})

@@ -2,11 +2,7 @@
 // forgets them where a table is displayed as something else.
 const toMap = () => {
   const button = h("button", { type: "button", class: "bv-button" }, "Go to the Map");
-  button.addEventListener("click", () => {
-    const tab = [...document.querySelectorAll('#tabs [role="tab"]')].find((t) => t.textContent.trim() === "Map");
-    tab?.click();
-    tab?.focus();
-  });
+  button.addEventListener("click", () => openTab("Map")?.focus());
   return button;
 };
 const tag = ([kind, text]) => h("span", { class: `bv-tag ${kind}` }, text);

@@ -22,6 +22,16 @@ const bar = (share) => {
   fillNode.style.width = `${Math.round(100 * Math.max(0, Math.min(1, share)))}%`;
   return h("span", { class: "bv-bar", "aria-hidden": "true" }, fillNode);
 };
+// On a narrow screen the last tabs are entries of a menu.
+const tabCalled = (name) => {
+  const all = [...document.querySelectorAll('#tabs [role="tab"]'), ...document.querySelectorAll("#tabs .overflow-dropdown button")];
+  return all.find((tab) => tab.textContent.trim() === name);
+};
+const openTab = (name) => {
+  const tab = tabCalled(name);
+  tab?.click();
+  return tab;
+};
 const draw = (paint) => {
   const go = () => {
     if (props.value) paint(JSON.parse(JSON.stringify(props.value)));

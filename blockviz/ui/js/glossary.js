@@ -1,8 +1,5 @@
 draw((v) => {
-  const entries = (items) => h("dl", null, ...items.map(([term, text]) => h("div", null, h("dt", null, term), h("dd", null, text))));
-  const part = (title, lead, items) => h("section", null, h("h2", null, title), h("p", { class: "bv-lead" }, lead), entries(items));
-  root.replaceChildren(
-    part("Words", "What the screen speaks of, in one or two sentences each.", v.words),
-    part("Before you believe a number", "Three ways in which a good-looking cut misleads.", v.caveats),
-  );
+  const entry = ([term, text]) => h("div", null, h("dt", null, term), h("dd", null, text));
+  const section = ([title, lead, words]) => h("section", null, h("h3", null, title), h("p", { class: "bv-lead" }, lead), h("dl", null, ...words.map(entry)));
+  root.replaceChildren(...v.sections.map(section));
 });

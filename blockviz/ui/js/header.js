@@ -1,3 +1,5 @@
+const tour = h("button", { type: "button", class: "bv-textlink" }, "Take the tour");
+tour.addEventListener("click", () => document.dispatchEvent(new CustomEvent("blockviz-tour")));
 draw((v) => {
   const mark = h("span", { class: "bv-mark", "aria-hidden": "true" }, h("i"), h("i", { class: "gone" }), h("i"));
   const chip = (label, name, rest) =>
@@ -6,6 +8,6 @@ draw((v) => {
     h("h1", null, mark, "blockviz"),
     chip("model", v.model, v.model_facts),
     ...(v.data ? [chip("calibration text", v.data, v.data_facts)] : []),
-    h("span", { class: "bv-mode" }, v.mode),
+    h("span", { class: "bv-headend" }, tour, h("span", { class: "bv-mode" }, v.mode)),
   );
 });
