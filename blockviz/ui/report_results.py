@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from blockviz.plots import (
     can_draw,
+    can_draw_hurts,
     comparison_card,
     fit_card,
+    hurts_card,
     repairs_card,
     search_grid,
     search_progress,
@@ -154,6 +156,8 @@ def _comparison(engine: Engine, visitor: Visitor, look: Look) -> Iterator[Sectio
     body = [report_views.comparison(table_view(found, titles, is_running=False, tags=left))]
     if can_draw(found):
         body.append(Drawn(comparison_card(found), is_wide=False))
+    if can_draw_hurts(found):
+        body.append(Drawn(hurts_card(found), is_wide=False))
     yield Section(
         "comparison", "Comparison", dict((k, t) for t, k in offered)[key],
         compare_cards.state_of(engine, visitor, found, None, left), tuple(body),

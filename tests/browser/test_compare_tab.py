@@ -78,7 +78,7 @@ def test_where_it_hurts_is_gone_through_by_keyboard(serve, visit, width):
     expect(page.locator("#compare-says")).to_contain_text("48 questions of piqa")
     expect(page.locator("#hurt-words-card")).to_be_hidden()
     page.locator("#start-compare").click()
-    words, spot = page.locator("#hurt-words .bv-words"), page.locator("#hurt-words .bv-spot")
+    words, spot = page.locator("#hurt-words .bv-losses"), page.locator("#hurt-words .bv-spot")
     pressed = page.locator("#hurt-words button[aria-pressed=true]")
     expect(row(page, "piqa").locator("td").nth(3)).to_contain_text("won")
     words.focus()

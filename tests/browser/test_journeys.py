@@ -64,6 +64,38 @@ def saved(page, folder: Path, press) -> Path:
     return path
 
 
+@pytest.mark.parametrize(("width", "theme"), [(1440, "light"), (390, "dark")])
+def test_a_teacher_takes_the_tour_switches_a_block_and_shares_the_view(real, visit, width, theme):
+    page = visit(real, dressed("", theme), **size(width, theme))
+    score, writes = page.locator("#score"), page.locator("#texts")
+    expect(score).to_contain_text("58 of 60")
+    before = writes.text_content()
+    page.get_by_role("button", name="Take the tour").first.click()
+    tour = page.locator("#tour")
+    expect(tour).to_contain_text("stop 1 of")
+    for _ in range(20):
+        if not tour.get_by_role("button", name="Next").is_visible():
+            break
+        tour.get_by_role("button", name="Next").click()
+        page.wait_for_timeout(400)
+    expect(tour).to_contain_text(re.compile(r"stop (\d) of \1"))
+    page.keyboard.press("Escape")
+    expect(tour.get_by_role("button")).to_have_count(0)
+    to_tab(page, "Map")
+    page.locator('[data-block="12.mlp"]').click()
+    expect(score).to_contain_text("57 of 60")
+    expect(page.locator("#score .bv-state")).to_have_text("measured", timeout=WORK_MS)
+    expect(page.locator("#work")).to_contain_text("Writing: done", timeout=WORK_MS)
+    assert writes.text_content() != before
+    page.get_by_role("button", name="Copy link").click()
+    expect(page.locator("#link")).to_contain_text("opied")
+    page.locator("#reset").click()
+    expect(score).to_contain_text("60 of 60")
+    shared = visit(real, dressed("?remove=18.attn,7.attn,12.mlp", theme), **size(width, theme))
+    expect(shared.locator("#score")).to_contain_text("57 of 60")
+    assert page.evaluate(PAST_THE_EDGE) == []
+
+
 @pytest.mark.parametrize(("width", "theme"), [(1440, "dark"), (390, "light")])
 def test_a_researcher_scores_reads_and_repeats(real, visit, width, theme, tmp_path):
     page = visit(real, dressed("", theme), **size(width, theme))
@@ -92,6 +124,8 @@ def test_a_researcher_scores_reads_and_repeats(real, visit, width, theme, tmp_pa
     expect(heads.first).not_to_be_empty()
     html = saved(page, tmp_path, page.get_by_role("button", name="HTML").first.click)
     assert "plotly" in html.read_text("utf-8").lower()
+    report = saved(page, tmp_path, page.get_by_role("button", name="Save a report").click)
+    assert "Our own short essays" in report.read_text("utf-8") or "own" in report.name
     to_tab(page, "Curves")
     expect(page.locator(".bv-figure h2:visible").first).not_to_be_empty()
     assert page.evaluate(PAST_THE_EDGE) == []
@@ -117,7 +151,7 @@ def test_an_engineer_gets_a_smaller_model_that_loads_elsewhere(real, visit, widt
     expect(page.locator("#compare-note .bv-note")).to_be_hidden(timeout=WORK_MS)
     expect(page.locator("#compare-table thead th")).to_have_count(4)
     expect(page.locator("#compare-table .texts .bv-model-text")).to_have_count(4)
-    expect(page.locator("#hurt-words .bv-words span").first).to_be_visible()
+    expect(page.locator("#hurt-words .bv-losses span").first).to_be_visible()
 
     to_tab(page, "Export")
     page.locator("#export-advanced > button").click()

@@ -29,7 +29,7 @@ const said = (v, i) => {
 };
 const text = (v) => {
   const rises = v.variants[variant].rises[at];
-  const box = h("p", { class: "bv-words", tabindex: "0", dir: "auto", role: "group", "aria-label": `Window ${at + 1}. The arrow keys go from word to word.` });
+  const box = h("p", { class: "bv-losses", tabindex: "0", dir: "auto", role: "group", "aria-label": `Window ${at + 1}. The arrow keys go from word to word.` });
   box.dataset.focus = "text";
   v.windows[at].forEach((piece, i) => {
     const steps = i ? level(rises[i - 1]) : 0;
