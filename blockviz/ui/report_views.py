@@ -107,7 +107,7 @@ def texts(raw: object) -> Markup | None:
             ("whole", "Original", "nothing removed", both[0]), ("pruned", "Pruned", plan, both[1])
         )
     ]  # fmt: skip
-    return panel(h("div", {"class": "texts"}, *columns), small(note))
+    return panel(h("div", {"class": "both"}, *columns), small(note))
 
 
 def _is_pieces(raw: object) -> bool:
@@ -142,7 +142,7 @@ def repairs(view: View) -> Markup:
 def _repair(row: View, width: int) -> Markup:
     name = h("th", {"scope": "row", "dir": "auto"}, row["title"], *map(_tag, row["tags"]))
     if row["refused"]:
-        why = {"class": "refused long", "colspan": str(width), "dir": "auto"}
+        why = {"class": "refused", "colspan": str(width), "dir": "auto"}
         return h("tr", None, name, h("td", why, row["refused"]))
     texts = [*row["cells"][:2], row["closed"], *row["cells"][2:]]
     cells = (h("td", {"dir": "auto"}, text) for text in texts)

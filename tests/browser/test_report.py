@@ -30,6 +30,7 @@ TOO_WIDE = """() => [...document.querySelectorAll("body *")]
   .filter((e) => !e.closest(".scroll, svg g"))
   .filter((e) => e.getBoundingClientRect().right > innerWidth + 1)
   .map((e) => e.outerHTML.slice(0, 90))"""
+TOPS = "cells => cells.map(cell => cell.getBoundingClientRect().top)"
 # Width and height of every figure and of what is drawn in it.
 DRAWN = """() => [...document.querySelectorAll(".figure")].map((box) => {
   const svg = box.querySelector(".main-svg").getBoundingClientRect();
@@ -131,6 +132,9 @@ def test_with_every_result_and_hostile_text_it_stays_a_page(serve, visit, offlin
         assert report.evaluate("document.documentElement.scrollWidth") == width
         assert report.evaluate(TOO_WIDE) == []
         expect(report.locator("#comparison .texts td").first).to_contain_text("${window.pwned=1}")
+        # The texts stand side by side under their columns.
+        tops = report.locator("#comparison .texts td").evaluate_all(TOPS)
+        assert len(tops) == 4 and len(set(tops)) == 1
         expect(report.locator("#export li")).to_have_count(10)
         found = Axe().run(report).response["violations"]
         assert [(v["id"], [n["html"][:120] for n in v["nodes"]]) for v in found] == []
