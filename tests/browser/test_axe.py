@@ -67,4 +67,11 @@ def test_no_screen_adds_to_what_an_empty_page_has(serve, visit, empty, scheme, w
         page.wait_for_timeout(700)
         wrong |= {f"{name}: {rule}": where for rule, where in found(page).items()
                   if rule not in empty}  # fmt: skip
+    page.get_by_role("button", name="Take the tour").click()
+    for stop in ("first", "second"):
+        expect(page.locator("[data-toured]")).to_be_visible()
+        page.wait_for_timeout(700)
+        wrong |= {f"Tour, {stop} stop: {rule}": where for rule, where in found(page).items()
+                  if rule not in empty}  # fmt: skip
+        page.locator("#tour").get_by_role("button", name="Next").click()
     assert not wrong, json.dumps(wrong, indent=1)
