@@ -7,6 +7,7 @@ import json
 import gradio as gr
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from pages import tab
 from playwright.sync_api import expect
 from serving import serve as serve_app
 
@@ -37,15 +38,6 @@ def empty(browser) -> set[str]:
     return rules
 
 
-def turn(page, name: str) -> None:
-    tab = page.get_by_role("tab", name=name, exact=True)
-    if tab.is_visible():
-        tab.click()
-        return
-    page.locator("#tabs .overflow-menu > button").click()
-    page.locator("#tabs .overflow-dropdown").get_by_text(name, exact=True).click()
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1440, 390])
 def test_no_screen_adds_to_what_an_empty_page_has(serve, visit, empty, scheme, width):
@@ -57,13 +49,13 @@ def test_no_screen_adds_to_what_an_empty_page_has(serve, visit, empty, scheme, w
         ("Compare", "#start-compare", "#compare-table tbody tr"),
         ("Export", "#start-export", "#export-checks li"),
     ):
-        turn(page, name)
+        tab(page, name)
         page.locator(start).click()
         expect(page.locator(told).first).to_be_visible()
         expect(page.locator("#job")).to_contain_text("done")
     wrong = {}
     for name in TABS:
-        turn(page, name)
+        tab(page, name)
         page.wait_for_timeout(700)
         wrong |= {f"{name}: {rule}": where for rule, where in found(page).items()
                   if rule not in empty}  # fmt: skip

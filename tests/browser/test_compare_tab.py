@@ -6,8 +6,9 @@ import re
 
 import pytest
 from fake_compare import make_comparison
+from pages import tab
 from playwright.sync_api import expect
-from test_search_tab import PAST_THE_EDGE, drawn, tab
+from test_search_tab import PAST_THE_EDGE, drawn
 
 from blockviz.session.compare_views import CompareRequest
 from blockviz.session.repair_views import RepairRequest
@@ -27,11 +28,7 @@ def opened(visit, served, query="", **options):
 
 
 def to_compare(page):
-    if page.get_by_role("tab", name="Compare", exact=True).is_visible():
-        tab(page, "Compare")
-        return
-    page.locator("#tabs .overflow-menu > button").click()
-    page.locator("#tabs .overflow-dropdown").get_by_text("Compare", exact=True).click()
+    tab(page, "Compare")
 
 
 def heads(page):

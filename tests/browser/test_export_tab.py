@@ -6,8 +6,9 @@ import threading
 import time
 
 import pytest
+from pages import tab
 from playwright.sync_api import expect
-from test_search_tab import PAST_THE_EDGE, tab
+from test_search_tab import PAST_THE_EDGE
 
 pytestmark = pytest.mark.browser
 
@@ -16,11 +17,7 @@ PLAN = "?remove=7.attn,18.attn,18.mlp"
 
 def opened(visit, served, query="", **options):
     page = visit(served, query, **options)
-    if page.get_by_role("tab", name="Export", exact=True).is_visible():
-        tab(page, "Export")
-        return page
-    page.locator("#tabs .overflow-menu > button").click()
-    page.locator("#tabs .overflow-dropdown").get_by_text("Export", exact=True).click()
+    tab(page, "Export")
     return page
 
 

@@ -12,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from pages import tab
 from playwright.sync_api import expect
 from serving import launch
 from test_search_tab import PAST_THE_EDGE
@@ -39,15 +40,6 @@ def size(width: int, theme: str) -> dict:
 def dressed(query: str, theme: str) -> str:
     mark = "&" if "?" in query else "?"
     return f"{query}{mark}__theme=dark" if theme == "dark" else query
-
-
-def to_tab(page, name: str) -> None:
-    tab = page.get_by_role("tab", name=name, exact=True)
-    if tab.is_visible():
-        tab.click()
-        return
-    page.locator("#tabs .overflow-menu > button").click()
-    page.locator("#tabs .overflow-dropdown").get_by_text(name, exact=True).click()
 
 
 def written(page, **numbers: object) -> None:
@@ -81,7 +73,7 @@ def test_a_teacher_takes_the_tour_switches_a_block_and_shares_the_view(real, vis
     expect(tour).to_contain_text(re.compile(r"stop (\d) of \1"))
     page.keyboard.press("Escape")
     expect(tour.get_by_role("button")).to_have_count(0)
-    to_tab(page, "Map")
+    tab(page, "Map")
     page.locator('[data-block="12.mlp"]').click()
     expect(score).to_contain_text("57 of 60")
     expect(page.locator("#score .bv-state")).to_have_text("measured", timeout=WORK_MS)
@@ -110,7 +102,7 @@ def test_a_researcher_scores_reads_and_repeats(real, visit, width, theme, tmp_pa
         page.locator("#start-score").click()
         expect(page.locator("#job")).to_contain_text("Score done", timeout=WORK_MS)
         expect(page.locator("#header")).to_contain_text("own")
-        to_tab(page, "Map")
+        tab(page, "Map")
         if not page.locator("#csv").get_by_role("button").is_visible():
             page.locator("#numbers > button").click()
         folder = tmp_path / str(n)
@@ -118,7 +110,7 @@ def test_a_researcher_scores_reads_and_repeats(real, visit, width, theme, tmp_pa
         found = saved(page, folder, page.locator("#csv").get_by_role("button").click)
         tables.append(list(csv.reader(found.open(newline=""))))
     assert tables[0] == tables[1] and len(tables[0]) == 61
-    to_tab(page, "Insights")
+    tab(page, "Insights")
     page.get_by_text("Agreement", exact=True).first.click()
     heads = page.locator("#page-agreement .bv-figure h2:visible")
     expect(heads.first).not_to_be_empty()
@@ -126,7 +118,7 @@ def test_a_researcher_scores_reads_and_repeats(real, visit, width, theme, tmp_pa
     assert "plotly" in html.read_text("utf-8").lower()
     report = saved(page, tmp_path, page.get_by_role("button", name="Save a report").click)
     assert "Our own short essays" in report.read_text("utf-8") or "own" in report.name
-    to_tab(page, "Curves")
+    tab(page, "Curves")
     expect(page.locator(".bv-figure h2:visible").first).not_to_be_empty()
     assert page.evaluate(PAST_THE_EDGE) == []
 
@@ -134,7 +126,7 @@ def test_a_researcher_scores_reads_and_repeats(real, visit, width, theme, tmp_pa
 @pytest.mark.parametrize(("width", "theme"), [(1440, "light"), (390, "dark")])
 def test_an_engineer_gets_a_smaller_model_that_loads_elsewhere(real, visit, width, theme, tmp_path):
     page = visit(real, dressed("?remove=", theme), **size(width, theme))
-    to_tab(page, "Search")
+    tab(page, "Search")
     page.locator("#search-advanced > button").click()
     written(page, search_amount=2, search_samples=4, search_seq_len=48)
     page.locator("#start-search").click()
@@ -143,7 +135,7 @@ def test_an_engineer_gets_a_smaller_model_that_loads_elsewhere(real, visit, widt
     page.locator("#candidates").get_by_role("button", name="Apply").first.click()
     expect(page.locator("#score")).to_contain_text("58 of 60")
 
-    to_tab(page, "Compare")
+    tab(page, "Compare")
     page.locator("#compare-advanced > button").click()
     written(page, compare_new=8, compare_samples=4, compare_seq_len=64, compare_held=0,
             against_samples=3, against_seq_len=64)  # fmt: skip
@@ -153,7 +145,7 @@ def test_an_engineer_gets_a_smaller_model_that_loads_elsewhere(real, visit, widt
     expect(page.locator("#compare-table .texts .bv-model-text")).to_have_count(4)
     expect(page.locator("#hurt-words .bv-losses span").first).to_be_visible()
 
-    to_tab(page, "Export")
+    tab(page, "Export")
     page.locator("#export-advanced > button").click()
     written(page, export_samples=4, export_seq_len=64, shown_samples=3, shown_seq_len=64)
     page.locator("#start-export").click()

@@ -6,6 +6,7 @@ import re
 
 import pytest
 from fake_engine import BASELINE, HOSTILE
+from pages import tab
 from playwright.sync_api import expect
 
 from blockviz.types import BlockId, PruningPlan
@@ -71,15 +72,6 @@ def first_to_go(served):
 def perplexity_of(served, *names):
     plan = PruningPlan(removed=tuple(BlockId.parse(n) for n in names))
     return short(served.engine._live(plan, "measured").perplexity)
-
-
-def turn(page, name):
-    tab = page.get_by_role("tab", name=name, exact=True)
-    if tab.is_visible():
-        tab.click()
-        return
-    page.locator("#tabs .overflow-menu > button").click()
-    page.locator("#tabs .overflow-dropdown").get_by_text(name, exact=True).click()
 
 
 def choose(page, label, option):
@@ -164,7 +156,7 @@ def test_the_tour_does_it_all_by_itself_while_the_model_still_loads(serve, visit
 def test_every_stop_can_be_done_by_hand(serve, visit, width):
     served = serve()
     page = visit(served, viewport={"width": width, "height": 844})
-    turn(page, "Learn")
+    tab(page, "Learn")
     page.get_by_role("button", name="Start the tour").click()
     at_stop(page, 1, "A finished example")
     press(page, "Next")
@@ -185,7 +177,7 @@ def test_every_stop_can_be_done_by_hand(serve, visit, width):
     done(page, "Block influence puts")
     press(page, "Next")
     at_stop(page, 5, "Who is right?")
-    turn(page, "Insights")
+    tab(page, "Insights")
     done(page, "Nearest to the truth")
     press(page, "Back")
     at_stop(page, 4, "Did the metrics foretell it?")
@@ -270,7 +262,7 @@ def test_hostile_names_in_the_tour_and_on_cards_stay_text(serve, visit):
     page.get_by_role("button", name="Take the tour").click()
     expect(tour(page)).to_contain_text("window.pwned")
     page.keyboard.press("Escape")
-    turn(page, "Learn")
+    tab(page, "Learn")
     expect(page.locator("#method .bv-here h4")).to_contain_text(HOSTILE[:30])
     expect(page.locator("#method .bv-equation")).to_contain_text("window.pwned")
     choose(page, "Metric or correction", re.compile("^Correction: Ridge map"))
@@ -283,7 +275,7 @@ def test_hostile_names_in_the_tour_and_on_cards_stay_text(serve, visit):
 def test_a_card_shows_the_formula_the_limits_and_this_model(serve, visit, width):
     served = serve()
     page = visit(served, viewport={"width": width, "height": 844})
-    turn(page, "Learn")
+    tab(page, "Learn")
     card = page.locator("#method")
     expect(card.locator("h3")).to_have_text("Perplexity if cut Metric")
     choose(page, "Metric or correction", "Metric: Relative magnitude")
@@ -302,13 +294,13 @@ def test_a_card_shows_the_formula_the_limits_and_this_model(serve, visit, width)
 
 def test_a_correction_s_card_follows_what_is_repaired(serve, visit):
     page = visit(serve())
-    turn(page, "Learn")
+    tab(page, "Learn")
     choose(page, "Metric or correction", "Correction: Ridge map")
     here = page.locator("#method .bv-here")
     expect(here).to_contain_text("Not tried on this model yet")
-    turn(page, "Repair")
+    tab(page, "Repair")
     page.locator("#start-repair").click()
     expect(page.locator("#job")).to_contain_text("done")
-    turn(page, "Learn")
+    tab(page, "Learn")
     expect(here).to_contain_text("Without 2 blocks")
     expect(here).to_contain_text("closes 34.5\u202f% of the gap")

@@ -6,8 +6,9 @@ import re
 
 import pytest
 from fake_repair import make_repair
+from pages import tab
 from playwright.sync_api import expect
-from test_search_tab import PAST_THE_EDGE, drawn, tab
+from test_search_tab import PAST_THE_EDGE, drawn
 
 from blockviz.session.repair_views import RepairRequest
 from blockviz.types import BlockId, PruningPlan
@@ -94,11 +95,7 @@ def test_nothing_is_wider_than_the_window(serve, visit, width, n_removed):
         engine.info, request, dataset="long_name_" * 9, n_channels=3000
     )
     page = visit(served, viewport={"width": width, "height": 900})
-    if not page.get_by_role("tab", name="Repair", exact=True).is_visible():
-        page.locator("#tabs .overflow-menu > button").click()
-        page.locator("#tabs .overflow-dropdown").get_by_text("Repair", exact=True).click()
-    else:
-        tab(page, "Repair")
+    tab(page, "Repair")
     drawn(page, "repair_rho").to_be_visible()
     drawn(page, "repairs_bars").to_be_visible()
     assert page.evaluate(PAST_THE_EDGE) == []

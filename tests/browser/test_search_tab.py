@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from pages import tab
 from playwright.sync_api import expect
 
 pytestmark = pytest.mark.browser
@@ -15,10 +16,6 @@ PAST_THE_EDGE = """() => [...document.querySelectorAll("main *")]
   .map((e) => [e.getBoundingClientRect(), e.outerHTML.slice(0, 90)])
   .filter(([box]) => box.width && box.right > innerWidth + 1)
   .map(([, markup]) => markup)"""
-
-
-def tab(page, name):
-    page.get_by_role("tab", name=name, exact=True).click()
 
 
 def drawn(page, card):
