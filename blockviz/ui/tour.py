@@ -39,7 +39,10 @@ def tour_of(engine: Engine, visitor: Visitor, metric: str) -> list[Stop]:
 
 
 def _stop(title: str, text: str, target: str, tab: str = "Map", **more: Any) -> Stop:
-    """target, later: what is shown before it is done and after, the first of them that is there."""
+    """target, later: what is shown before it is done and after, the first of them that is there.
+
+    only_with: what very narrow screens leave out, and this stop with it.
+    """
     return {
         "title": title,
         "text": text,
@@ -49,7 +52,7 @@ def _stop(title: str, text: str, target: str, tab: str = "Map", **more: Any) -> 
         "target": [target],
         "later": [target],
         "act": None,
-        "is_optional": False,
+        "only_with": "",
         **more,
     }
 
@@ -187,7 +190,7 @@ def _pass_on() -> Stop:
         "colours. It starts no download and no job.",
         "#link button",
         act={"kind": "press", "done": "copied"},
-        is_optional=True,
+        only_with="#link",
         after="The address is ready to be pasted. Undo, at the top, still takes back every step.",
     )
 

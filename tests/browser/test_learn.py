@@ -166,11 +166,13 @@ def test_every_stop_can_be_done_by_hand(serve, visit, width):
     at_stop(page, 3, "Switch one block off")
     page.locator("[data-toured]").click()
     done(page, "is off")
+    expect(page.locator("#score")).to_contain_text("59 of 60")
     # A hand keeps its focus on what it pressed.
     expect(page.locator("[data-toured]")).to_be_focused()
     page.locator("[data-toured]").click()
     expect(tour(page).locator("#tour-after")).to_be_hidden()
     expect(page.get_by_role("button", name="Do it for me")).to_be_enabled()
+    expect(page.locator("#score")).to_contain_text("60 of 60")
     press(page, "Next")
     at_stop(page, 4, "Did the metrics foretell it?")
     choose(page, "Colour by", "Block influence")
@@ -269,6 +271,15 @@ def test_hostile_names_in_the_tour_and_on_cards_stay_text(serve, visit):
     expect(page.locator("#method h3")).to_contain_text("Ridge map")
     assert page.locator("#method :is(img, script), #tour :is(img, script)").count() == 0
     assert page.evaluate("window.pwned") is None
+
+
+def test_where_there_is_no_room_for_the_link_its_stop_is_left_out(serve, visit):
+    page = visit(serve(), viewport={"width": 320, "height": 640})
+    page.get_by_role("button", name="Take the tour").click()
+    expect(tour(page).locator(".bv-count")).to_have_text("Tour, stop 1 of 6")
+    in_sight(page)
+    overflow = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert page.evaluate(overflow) <= 0
 
 
 @WIDTHS

@@ -144,6 +144,6 @@ next.setAttribute("aria-describedby", "tour-after");
 draw((v) => {
   if (!v.run || v.run === run) return;
   ({ run, was } = v);
-  steps = v.steps.filter((s) => !s.is_optional || getComputedStyle(document.querySelector(s.target[0]).closest(".bv-part")).display !== "none");
+  steps = v.steps.filter((s) => !s.only_with || getComputedStyle(document.querySelector(s.only_with)).display !== "none");
   enter(0);
 });
