@@ -15,11 +15,11 @@ from blockviz.session.example import Example
 from blockviz.session.results import Results
 from blockviz.store import Store
 
-METHODS = (*METRICS.classes(), *CORRECTIONS.classes())
+EVERY_METHOD = (*METRICS.classes(), *CORRECTIONS.classes())
 TEXTS = ("formula", "sees", "misses")
 
 
-@pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
+@pytest.mark.parametrize("method", EVERY_METHOD, ids=lambda m: m.name)
 def test_it_has_all_three(method):
     for name in TEXTS:
         text = getattr(method, name)
@@ -33,7 +33,7 @@ def test_it_has_all_three(method):
     assert method.cost
 
 
-@pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
+@pytest.mark.parametrize("method", EVERY_METHOD, ids=lambda m: m.name)
 def test_what_stands_lower_or_higher_is_one_letter_or_in_closed_braces(method):
     rest = re.sub(r"[_^](\{[^{}_^]+\}|[^\s{}_^])", "", method.formula)
     assert not re.search(r"[{}_^]", rest), rest
@@ -41,13 +41,13 @@ def test_what_stands_lower_or_higher_is_one_letter_or_in_closed_braces(method):
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_none_is_a_copy_of_another(name):
-    for one, other in combinations(METHODS, 2):
+    for one, other in combinations(EVERY_METHOD, 2):
         first, second = (getattr(m, name).split("\n")[0] for m in (one, other))
         alike = SequenceMatcher(None, first, second).ratio()
         assert alike < 0.9, (one.name, other.name)
 
 
-@pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
+@pytest.mark.parametrize("method", EVERY_METHOD, ids=lambda m: m.name)
 def test_what_it_sees_is_not_what_it_misses(method):
     assert SequenceMatcher(None, method.sees, method.misses).ratio() < 0.6
 
@@ -61,8 +61,8 @@ def test_cards_and_catalogue_say_what_the_methods_say():
     cards = {c.name: c for c in (*results.metrics(), *results.correction_cards())}
     entries = (*metrics_json()["metrics"], *corrections_json()["corrections"])
     listed = {entry["name"]: entry for entry in entries}
-    assert cards.keys() == listed.keys() == {m.name for m in METHODS}
-    for method in METHODS:
+    assert cards.keys() == listed.keys() == {m.name for m in EVERY_METHOD}
+    for method in EVERY_METHOD:
         for name in (*TEXTS, "cost"):
             assert getattr(cards[method.name], name) == getattr(method, name)
             assert listed[method.name][name] == getattr(method, name)
