@@ -229,6 +229,25 @@ def test_a_forged_toggle_loses_nothing(raw, engine, visitor):
     json.dumps(update["grid"], allow_nan=False)
 
 
+def test_every_drawing_says_how_far_it_knows_the_page(engine, visitor):
+    """What was begun before the last toggle must not undo it, in whatever order answers arrive."""
+    plan, jobs = MapHandlers(engine, Turns()), JobHandlers(engine, Turns())
+    now = plan.toggle(Call("s", {"removed": ["7.attn"], "seq": 3}), visitor, "ppl", "rank")
+    now = now["visitor"]
+    late = plan.toggle(Call("s", {"removed": ["9.mlp"], "seq": 2}), now, "ppl", "rank")
+    drawn = [
+        plan.colour(Call("s"), now, "ppl", "rank", ""),
+        plan.undo(Call("s"), now, "ppl", "rank"),
+        plan.reset(Call("s"), now, "ppl", "rank"),
+        late,
+    ]
+    assert [update["grid"]["seq"] for update in drawn] == [3, 3, 3, 3]
+    engine.model_key = "another"
+    engine._jobs["mine"] = JobView("mine", "load", "done", result=engine.info)
+    loaded = jobs.poll(Call("s"), now, {**NO_JOBS, "own": "mine"}, "ppl", "rank")
+    assert (loaded["visitor"].model_key, loaded["grid"]["seq"]) == ("another", 3)
+
+
 def test_undo_redo_and_reset_walk_the_same_path(engine, visitor):
     handlers, call = MapHandlers(engine, Turns()), Call("s")
     more = visitor.with_removed(("18.attn", "7.mlp"))

@@ -51,6 +51,8 @@ class Visitor:
     future: tuple[tuple[str, ...], ...] = ()
     # How often the plan was changed: a page that has seen a later one does not go back.
     changes: int = field(default=0, compare=False)
+    # The page's own number of its last toggle that was taken.
+    seq: int = field(default=0, compare=False)
 
     def plan(self) -> PruningPlan:
         return PruningPlan(removed=tuple(BlockId.parse(b) for b in self.removed))

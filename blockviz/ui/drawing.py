@@ -64,7 +64,7 @@ class Drawing:
     def shade(self, wanted: Any) -> Shade:
         return wanted if wanted in SHADES else "rank"
 
-    def plan(self, visitor: Visitor, *, picked: str = "", seq: int | None = None) -> Update:
+    def plan(self, visitor: Visitor, *, picked: str = "") -> Update:
         """All that a change of the plan touches at once, before anything is measured."""
         info, plan = self.engine.info, visitor.plan()
         return {
@@ -77,15 +77,13 @@ class Drawing:
             "reset": gr.update(interactive=bool(visitor.removed)),
         }
 
-    def grid(
-        self, visitor: Visitor, metric: Any, shade: Any, picked: str, seq: int | None = None
-    ) -> Update:
+    def grid(self, visitor: Visitor, metric: Any, shade: Any, picked: str) -> Update:
         """The removal grid, the ranking and the link, which all show plan and colours."""
         info, table = self.engine.info, self.table(visitor)
         metric, shade = self.metric(visitor, metric), self.shade(shade)
         view = map_views.grid(
             info, visitor, table, metric=metric, shade=shade,
-            tones=_tones(info, table, metric, shade), picked=picked, seq=seq,
+            tones=_tones(info, table, metric, shade), picked=picked,
             tied=self.tied(visitor, metric, picked),
         )  # fmt: skip
         return {

@@ -230,7 +230,7 @@ class JobHandlers:
             is_same = first.table_key and first.table_key == visitor.table_key
             if is_same:
                 return replace(visitor, model_key=first.model_key)
-            return replace(first, changes=visitor.changes + 1)
+            return replace(first, changes=visitor.changes + 1, seq=visitor.seq)
         if not isinstance(result, dict):
             return visitor
         if isinstance(result.get("table_key"), str):

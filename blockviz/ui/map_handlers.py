@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from blockviz.errors import BlockvizError
@@ -69,27 +70,25 @@ class MapHandlers:
         try:
             removed = inputs.removed_blocks(raw, self.engine.info)
         except BlockvizError as error:
-            back = self._shown(call, visitor, metric, shade, seq=seq)
+            back = self._shown(call, _numbered(visitor, seq), metric, shade)
             return {**back, **failure(error)}
         changed = set(removed) ^ set(visitor.removed)
         picked = next(iter(changed)) if len(changed) == 1 else ""
-        return self._shown(
-            call, visitor.with_removed(removed), metric, shade, picked=picked, seq=seq
-        )
+        changed_to = _numbered(visitor.with_removed(removed), seq)
+        return self._shown(call, changed_to, metric, shade, picked=picked)
 
     def _shown(
-        self,
-        call: Call,
-        visitor: Visitor,
-        metric: Any,
-        shade: Any,
-        *,
-        picked: str = "",
-        seq: int | None = None,
+        self, call: Call, visitor: Visitor, metric: Any, shade: Any, *, picked: str = ""
     ) -> Update:
         self.turns.begin(call.session)
         return {
             **self.drawing.plan(visitor, picked=picked),
-            **self.drawing.grid(visitor, metric, shade, picked, seq),
+            **self.drawing.grid(visitor, metric, shade, picked),
             "picked": picked,
         }
+
+
+def _numbered(visitor: Visitor, seq: int | None) -> Visitor:
+    """The visitor with the number of the toggle that was answered, so that every later drawing
+    tells the page how far it is."""
+    return visitor if seq is None else replace(visitor, seq=max(seq, visitor.seq))

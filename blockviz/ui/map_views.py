@@ -23,11 +23,9 @@ def grid(
     shade: Shade,
     tones: dict[BlockId, float],
     picked: str = "",
-    seq: int | None = None,
     tied: tuple[BlockId, ...] = (),
 ) -> View:
-    """Cells of the removal grid. `seq` is the page's own number of the toggle answered; None for
-    any other drawing, which the page takes if it knows of no later change of the plan.
+    """Cells of the removal grid, with the number of the page's last toggle that they know of.
 
     tied: what the metric cannot tell from the picked block; a layer stands for both its blocks.
     """
@@ -48,7 +46,7 @@ def grid(
         "of": len(chosen.values) if chosen else 0,
         "removed": list(visitor.removed),
         "picked": picked,
-        "seq": seq,
+        "seq": visitor.seq,
         "changes": visitor.changes,
         "tied": [str(part) for b in tied for part in b.parts],
         "cells": {

@@ -3,7 +3,7 @@ const hint = h("p", { class: "bv-hint", id: "bv-grid-keys", hidden: true }, "Arr
 const table = h("div", { class: "bv-cells", role: "group", "aria-label": "Blocks of the model: switch off or on" });
 const scroller = h("div", { class: "bv-scroll" }, table);
 root.replaceChildren(scroller, hint);
-let view = null, removed = [], sent = 0, answered = 0, seen = -1, here = { row: 0, layer: 0 }, buttons = [], pickTimer = 0;
+let view = null, removed = [], sent = 0, seen = -1, here = { row: 0, layer: 0 }, buttons = [], pickTimer = 0;
 
 const build = (n) => {
   table.style.setProperty("--layers", n);
@@ -80,9 +80,8 @@ table.addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 draw((v) => {
-  // An answer to an earlier toggle, or a drawing begun before the last change, shows an old plan.
-  const isOld = v.seq !== null ? v.seq < sent : v.changes < seen || (v.changes === seen && answered < sent);
-  if (v.seq !== null) answered = Math.max(answered, v.seq);
+  // A drawing begun before the last toggle was taken, or before the last change, shows an old plan.
+  const isOld = v.seq < sent || v.changes < seen;
   if (!isOld) seen = v.changes;
   const isNew = !view || view.layers !== v.layers;
   view = v;
