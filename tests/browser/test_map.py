@@ -54,6 +54,7 @@ def test_the_page_opens_on_the_finished_example(serve, visit):
     expect(page.locator("#job")).to_contain_text("Loading")
     # A bundled single cut is answered while the weights still load; another plan says it waits.
     page.locator("#reset").click()
+    expect(page.locator("#score")).to_contain_text("60 of 60")
     block(page, "3.attn").click()
     expect_board(page, kept="59 of 60", state="bundled",
                  perplexity=perplexity_of(served, "3.attn"))  # fmt: skip
