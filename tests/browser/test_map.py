@@ -101,6 +101,8 @@ def test_the_keyboard_alone_does_everything_and_keeps_its_focus(serve, visit):
     expect_board(page, kept="59 of 60", state="bundled",
                  perplexity=perplexity_of(served, "2.mlp"))  # fmt: skip
     expect(block(page, "2.mlp")).to_be_focused()
+    expect(page.locator("#block")).to_contain_text("2.mlp")
+    page.wait_for_timeout(500)  # what a rest on a block asks for is sent a moment later
     page.keyboard.press("ArrowUp")
     page.keyboard.press("Enter")
     expect_board(page, kept="58 of 60", state="measured",
