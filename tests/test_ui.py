@@ -242,6 +242,7 @@ def test_every_drawing_says_how_far_it_knows_the_page(engine, visitor):
         late,
     ]
     assert [update["grid"]["seq"] for update in drawn] == [3, 3, 3, 3]
+    assert (late["visitor"].removed, late["grid"]["removed"]) == (("7.attn",), ["7.attn"])
     engine.model_key = "another"
     engine._jobs["mine"] = JobView("mine", "load", "done", result=engine.info)
     loaded = jobs.poll(Call("s"), now, {**NO_JOBS, "own": "mine"}, "ppl", "rank")
@@ -554,7 +555,10 @@ def test_light_handlers_stay_out_of_the_queue(app):
     assert len(streamed) > 5
     named = [fn for fn in app.fns.values() if fn.concurrency_id == "endpoints"]
     assert len(named) == 6
-    others = [fn for fn in app.fns.values() if fn.queue and fn not in (*streamed, *named)]
+    reports = [fn for fn in app.fns.values() if fn.concurrency_id == "reports"]
+    assert [(fn.queue, fn.concurrency_limit) for fn in reports] == [(True, 1)]
+    known = (*streamed, *named, *reports)
+    others = [fn for fn in app.fns.values() if fn.queue and fn not in known]
     # Closing the page, and Check, which may wait for a hub.
     assert len(others) == 2
 

@@ -24,7 +24,7 @@ from blockviz.ui.repair_form import FORM as REPAIR
 from blockviz.ui.repair_handlers import LOOKED_AT, RepairHandlers
 from blockviz.ui.repair_handlers import OUTPUTS as REPAIRED
 from blockviz.ui.report_handlers import ReportHandlers, wire_report
-from blockviz.ui.screen import Screen
+from blockviz.ui.screen import EACH, Screen
 from blockviz.ui.search_cards import card_outputs as search_outputs
 from blockviz.ui.search_form import FORM
 from blockviz.ui.search_handlers import SearchHandlers
@@ -130,8 +130,8 @@ def _search_events(
     screen.listen(screen["job"].searched, curves.newest, **drawn)
     look = {"inputs": ("visitor", *LOOK), "outputs": PLAN}
     changes = [
-        screen.listen(screen["candidates"].apply, search.apply, **look),
-        screen.listen(screen["curve_clicks"].pick, curves.pick, **look),
+        screen.listen(screen["candidates"].apply, search.apply, **look, **EACH),
+        screen.listen(screen["curve_clicks"].pick, curves.pick, **look, **EACH),
         screen.listen(
             screen["apply_point"].click, curves.apply, inputs=("visitor", "curve_point", *LOOK),
             outputs=PLAN,
@@ -181,7 +181,7 @@ def _repair_events(
         )  # fmt: skip
     screen.listen(
         screen["repair_rows"].look, repair.look,
-        inputs=("visitor", "repair_shown", "repair_place"), outputs=LOOKED_AT,
+        inputs=("visitor", "repair_shown", "repair_place"), outputs=LOOKED_AT, **EACH,
     )  # fmt: skip
 
 
@@ -221,14 +221,14 @@ def _plan_events(screen: Screen, plan: MapHandlers) -> list[gr.events.Dependency
     last = {"trigger_mode": "always_last"}
     inputs, out = ("visitor", *LOOK), PLAN
     changes = [
-        screen.listen(screen["grid"].toggle, plan.toggle, inputs=inputs, outputs=out, **last),
+        screen.listen(screen["grid"].toggle, plan.toggle, inputs=inputs, outputs=out, **EACH),
         screen.listen(
             screen["twin"].input, plan.twin, inputs=("visitor", "twin", *LOOK), outputs=out, **last
         ),
     ]
     for source in ("grid", "ranking", "heat_clicks"):
         screen.listen(
-            screen[source].pick, plan.pick, inputs=("visitor",), outputs=("picked", "block"), **last
+            screen[source].pick, plan.pick, inputs=("visitor",), outputs=("picked", "block"), **EACH
         )
     colour_out = ("legend", "grid", "ranking", "link", "block")
     colour_in = ("visitor", *LOOK, "picked")

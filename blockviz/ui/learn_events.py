@@ -9,7 +9,7 @@ import gradio as gr
 
 from blockviz.ui.learn_handlers import LearnHandlers
 from blockviz.ui.map_handlers import MapHandlers
-from blockviz.ui.screen import Screen
+from blockviz.ui.screen import EACH, Screen
 from blockviz.ui.tour_handlers import TourHandlers
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def wire_learn(
         )
     screen.listen(
         screen["method"].colour, learn.colour, inputs=("visitor", "shade", "picked"),
-        outputs=("metric", "legend", "grid", "ranking", "link", "block"), **last,
+        outputs=("metric", "legend", "grid", "ranking", "link", "block"), **EACH,
     )  # fmt: skip
     screen.listen(screen["tour"].begin, tour.begin, inputs=("visitor", "metric"), outputs=("tour",))
     return screen.listen(

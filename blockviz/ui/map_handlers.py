@@ -24,9 +24,13 @@ class MapHandlers:
         self.engine, self.turns, self.drawing = engine, turns, Drawing(engine)
 
     def toggle(self, call: Call, visitor: Visitor, metric: Any, shade: Any) -> Update:
-        """The grid sends the whole plan it now shows, so that a dropped event loses nothing."""
+        """The grid sends the whole plan it now shows, so that a dropped event loses nothing, and
+        numbers what it sends: a toggle that comes after a newer one changes nothing."""
         seq = call.data.get("seq")
         seq = seq if isinstance(seq, int) and not isinstance(seq, bool) else None
+        if seq is not None and seq < visitor.seq:
+            self.drawing.check_model(visitor)
+            return self._shown(call, visitor, metric, shade)
         return self._change(call, visitor, call.data.get("removed"), metric, shade, seq)
 
     def twin(self, call: Call, visitor: Visitor, removed: Any, metric: Any, shade: Any) -> Update:

@@ -10,7 +10,7 @@ from blockviz.session import Visitor
 from blockviz.ui.export_form import FORM
 from blockviz.ui.report import report_of
 from blockviz.ui.report_results import Look
-from blockviz.ui.screen import Call, Screen, Update, failure
+from blockviz.ui.screen import EACH, Call, Screen, Update, failure
 
 if TYPE_CHECKING:
     from blockviz.session import Engine
@@ -38,7 +38,8 @@ class ReportHandlers:
 
 
 def wire_report(screen: Screen, report: ReportHandlers) -> None:
-    """The button to its handler."""
+    """The button to its handler, one report at a time: drawing all its figures takes seconds."""
     screen.listen(
-        screen["report"].ask, report.save, inputs=("visitor", *LOOK, *FORM), outputs=("report",)
-    )
+        screen["report"].ask, report.save, inputs=("visitor", *LOOK, *FORM), outputs=("report",),
+        queue=True, concurrency_id="reports", concurrency_limit=1, **EACH,
+    )  # fmt: skip

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 Handler = Callable[..., "Update | Iterator[Update]"]
+# For events that carry something: "always_last" runs one that had to wait again with what the first
+# carried, and the default drops it.
+EACH = {"trigger_mode": "multiple"}
 
 
 @dataclass(frozen=True)

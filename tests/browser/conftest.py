@@ -14,7 +14,7 @@ from serving import Served, launch
 
 from blockviz.session import Engine
 
-WAIT_MS = 30_000
+WAIT_MS = 60_000
 LOAD_SECONDS = 300
 expect.set_options(timeout=WAIT_MS)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import re
+import threading
+import time
 
 import pytest
 from fake_engine import BASELINE, HOSTILE
@@ -102,7 +104,6 @@ def test_the_keyboard_alone_does_everything_and_keeps_its_focus(serve, visit):
                  perplexity=perplexity_of(served, "2.mlp"))  # fmt: skip
     expect(block(page, "2.mlp")).to_be_focused()
     expect(page.locator("#block")).to_contain_text("2.mlp")
-    page.wait_for_timeout(500)  # what a rest on a block asks for is sent a moment later
     page.keyboard.press("ArrowUp")
     page.keyboard.press("Enter")
     expect_board(page, kept="58 of 60", state="measured",
@@ -130,6 +131,32 @@ def test_shortcuts_are_letters_in_the_prompt(serve, visit):
     page.locator("#prompt textarea").press_sequentially("u r ?")
     expect(page.locator("#prompt textarea")).to_have_value("u r ?")
     expect(page.locator("#score")).to_contain_text("58 of 60")
+
+
+def test_what_is_pressed_while_an_answer_is_late_is_taken_as_it_was_pressed(
+    serve, visit, monkeypatch
+):
+    """Gradio runs an event that waited again with what the first one carried."""
+    served = serve()
+    known, is_first = served.engine.known, threading.Event()
+
+    def slow(plan):
+        if plan.removed and not is_first.is_set():
+            is_first.set()
+            time.sleep(1.5)
+        return known(plan)
+
+    page = visit(served, "?remove=")
+    opened(page, 60)
+    monkeypatch.setattr(served.engine, "known", slow)
+    block(page, "2.mlp").click()
+    page.wait_for_timeout(100)
+    block(page, "5.attn").click()
+    expect(page.locator("#score")).to_contain_text("58 of 60")
+    expect(page.locator("#block")).to_contain_text("5.attn")
+    expect(page.locator("#twin")).to_contain_text("5.attn")
+    for name in ("2.mlp", "5.attn"):
+        expect(block(page, name)).to_have_attribute("aria-checked", "false")
 
 
 def test_many_quick_toggles_lose_none_and_end_on_the_last(serve, visit):

@@ -46,6 +46,7 @@ const toggle = (part, layer) => {
   removed = isOff ? removed.filter((id) => !mine.includes(id)) : [...removed, ...mine.filter((id) => !gone.has(id))];
   if (part !== "layer") view.picked = `${layer}.${part}`;
   sent += 1;
+  clearTimeout(pickTimer);
   paint();
   trigger("toggle", { removed: [...removed], block: `${layer}.${part}`, seq: sent });
 };
