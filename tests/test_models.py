@@ -12,9 +12,11 @@ import torch
 import transformers
 
 from blockviz.errors import BadPlan, UnsupportedModel
-from blockviz.models.families import FAMILIES, family_of
+from blockviz.models import load
+from blockviz.models.families import FAMILIES, detect, family_of
 from blockviz.models.load import wrap
-from blockviz.models.model import BlockModel, trim_config
+from blockviz.models.model import BlockModel, trim_config, unwrap
+from blockviz.models.modeling_blockviz import scatter_mlp
 from blockviz.types import BlockId
 
 HALVES = ("attn", "mlp", "layer")
@@ -82,7 +84,7 @@ def _watched(model: BlockModel, batch: Any) -> dict[BlockId, tuple[torch.Tensor,
 def _plain_streams(model: BlockModel, batch: Any) -> list[torch.Tensor]:
     """What the library itself says is in front of each layer; then behind the last, unnormed."""
     last: list[torch.Tensor] = []
-    handle = model.layers[-1].register_forward_hook(lambda _m, _a, out: last.append(out))
+    handle = model.layers[-1].register_forward_hook(lambda _m, _a, out: last.append(unwrap(out)))
     with torch.inference_mode():
         states = model.module(input_ids=batch.input_ids, output_hidden_states=True).hidden_states
     handle.remove()
@@ -399,18 +401,17 @@ def _refusal(model_type: str, **config: Any) -> UnsupportedModel:
 
 
 def test_a_structure_without_attention_and_mlp_modules_is_refused():
-    """OPT keeps its MLP as two loose layers."""
+    """BioGPT keeps its MLP as two loose layers."""
     error = _refusal(
-        "opt",
+        "biogpt",
         vocab_size=64,
         hidden_size=32,
-        ffn_dim=48,
+        intermediate_size=48,
         num_hidden_layers=2,
         num_attention_heads=4,
         max_position_embeddings=64,
-        word_embed_proj_dim=32,
     )
-    assert "'opt'" in error.asked
+    assert "'biogpt'" in error.asked
     assert error.found == (
         "Its structure is not understood: 0 lists of 2 attention + MLP layers exist."
     )
@@ -424,18 +425,28 @@ def test_blocks_that_add_the_stream_themselves_are_refused():
     assert "input + attention + MLP" in error.found
 
 
-def test_an_mlp_that_reads_beside_its_attention_is_refused():
-    """Falcon's norms both read the layer's input; taken as serial, every sum would still fit."""
-    error = _refusal(
-        "falcon",
-        vocab_size=64,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_kv_heads=2,
-        new_decoder_architecture=True,
-        alibi=False,
-    )
+def test_opt_with_its_norms_behind_the_sums_is_refused():
+    error = _refusal("opt", **tiny.EVERY["opt"][1], do_layer_norm_before=False)
+    assert "do_layer_norm_before" in error.found
+    assert "350M" in error.todo
+
+
+def test_opt_is_the_same_model_with_its_mlps_gathered():
+    """What the library computes of the same weights, and what it loads again."""
+    plain, module = (tiny.module(*tiny.EVERY["opt"]) for _ in range(2))
+    wrapped = wrap(module, tiny.tokenizer(), name="opt")
+    assert tiny.gap(plain, wrapped) < 1e-6
+    assert not hasattr(wrapped.layers[0], "fc1")
+    for layer in wrapped.layers:
+        scatter_mlp(layer)
+    assert module.state_dict().keys() == plain.state_dict().keys()
+    assert {type(layer) for layer in wrapped.layers} == {type(plain.model.decoder.layers[0])}
+
+
+def test_an_mlp_that_reads_beside_its_attention_is_refused(monkeypatch):
+    """Both norms of NeoX read the layer's input; taken as serial, every sum would still fit."""
+    monkeypatch.setattr(load, "family_of", detect)
+    error = _refusal("gpt_neox", **tiny.EVERY["neox"][1])
     assert error.found == "The MLP of layer 0 does not read input + attention."
 
 

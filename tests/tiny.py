@@ -44,6 +44,26 @@ _GPT2 = {
 }
 _GEMMA = {"head_dim": 8, "sliding_window": WINDOW, "layer_types": MIXED, "query_pre_attn_scalar": 8}
 
+_OPT = {
+    "vocab_size": VOCAB,
+    "hidden_size": HIDDEN,
+    "word_embed_proj_dim": HIDDEN,
+    "ffn_dim": 48,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 4,
+    "max_position_embeddings": CONTEXT,
+    **_NO_ENDS,
+}
+_FALCON = {
+    "vocab_size": VOCAB,
+    "hidden_size": HIDDEN,
+    "ffn_hidden_size": 48,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 4,
+    "max_position_embeddings": CONTEXT,
+    **_NO_ENDS,
+}
+
 # Case -> (model type, its config beside the common one): one of each kind of layer.
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {**LLAMA_LIKE, "attention_bias": True, "mlp_bias": True}),
@@ -95,6 +115,13 @@ OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
             "pad_token_id": 0,
         },
     ),
+    "opt": ("opt", _OPT),
+    "falcon": ("falcon", {**_FALCON, "multi_query": True, "parallel_attn": True}),
+    "falcon-two-norms": (
+        "falcon",
+        {**_FALCON, "new_decoder_architecture": True, "num_kv_heads": 2},
+    ),
+    "falcon-serial": ("falcon", {**_FALCON, "parallel_attn": False, "alibi": True, "bias": True}),
     "mixtral": ("mixtral", {**LLAMA_LIKE, "num_local_experts": 4}),
     "qwen2-moe": ("qwen2_moe", {**_EXPERTS, "shared_expert_intermediate_size": 16}),
     "qwen3-moe": ("qwen3_moe", {**_EXPERTS, "head_dim": 16}),
@@ -106,6 +133,8 @@ EXPERTS = ("mixtral", "qwen2-moe", "qwen3-moe")
 WRITERS: dict[str, tuple[str, str]] = {
     **dict.fromkeys(EVERY, ("o_proj", "down_proj")),
     "phi": ("dense", "fc2"),
+    "opt": ("out_proj", "fc2"),
+    **dict.fromkeys(("falcon", "falcon-two-norms", "falcon-serial"), ("dense", "dense_4h_to_h")),
     "gpt2": ("c_proj", "c_proj"),
     "neox": ("dense", "dense_4h_to_h"),
     "neox-serial": ("dense", "dense_4h_to_h"),

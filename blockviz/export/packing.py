@@ -17,6 +17,7 @@ from blockviz.errors import UnsupportedModel
 from blockviz.export.biases import complete_biases
 from blockviz.export.parts import copied, gain_offset, sharing
 from blockviz.models.model import BlockModel, renumber, trim_config
+from blockviz.models.modeling_blockviz import scatter_mlp
 from blockviz.models.writers import last_tensors
 from blockviz.types import BlockId, ModelInfo
 
@@ -125,6 +126,8 @@ def stock_module(model: BlockModel, whole: BlockModel, slots: tuple[Slot, ...]) 
     trim_config(module.config, hosts)
     renumber(module.get_submodule(family.layers))
     complete_biases(module, family)
+    for layer in module.get_submodule(family.layers):
+        scatter_mlp(layer)
     return module
 
 

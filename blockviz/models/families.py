@@ -18,6 +18,7 @@ class Family:
     through one of them, or through one that the other part needs as well and that stays; or as it
     is. Its *bias key* is the setting of the config that gives every linear map of the part a bias,
     empty where none does. The *scale key* is that of a factor that every update is multiplied by.
+    Some layers *return a tuple* with the stream in front.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Family:
     attn_bias_key: str = ""
     mlp_bias_key: str = ""
     scale_key: str = ""
+    returns_tuple: bool = False
 
     def join(self, part: str) -> str:
         return self.attn_join if part == "attn" else self.mlp_join
@@ -57,6 +59,18 @@ class Family:
         return self.attn_bias_key if part == "attn" else self.mlp_bias_key
 
 
+_FALCON = Family(
+    "Falcon",
+    ("falcon",),
+    layers="transformer.h",
+    final_norm="transformer.ln_f",
+    attn="self_attention",
+    attn_join="self_attention",
+    parallel_key="parallel_attn",
+    attn_bias_key="bias",
+    mlp_bias_key="bias",
+    returns_tuple=True,
+)
 FAMILIES: tuple[Family, ...] = (
     Family("Llama", ("llama",), attn_bias_key="attention_bias", mlp_bias_key="mlp_bias"),
     Family("Mistral", ("mistral",)),
@@ -130,6 +144,18 @@ FAMILIES: tuple[Family, ...] = (
         attn_join="attention",
         parallel_key="use_parallel_residual",
     ),
+    Family(
+        "OPT",
+        ("opt",),
+        layers="model.decoder.layers",
+        final_norm="model.decoder.final_layer_norm",
+        attn_norms=("self_attn_layer_norm",),
+        mlp_norms=("final_layer_norm",),
+        attn_bias_key="enable_bias",
+        mlp_bias_key="enable_bias",
+    ),
+    _FALCON,
+    replace(_FALCON, attn_norms=("ln_attn",), mlp_norms=("ln_mlp",)),
 )
 
 ATTN_NAMES = ("self_attn", "attn", "attention", "self_attention")
@@ -140,11 +166,18 @@ def family_of(model: nn.Module) -> Family:
     """The row of a model's type, or a layout found by structure; UnsupportedModel if neither."""
     config = model.config
     for family in FAMILIES:
-        if config.model_type in family.model_types:
+        if config.model_type in family.model_types and _has_norms(model, family):
             if family.parallel_key:
                 family = replace(family, is_parallel=bool(getattr(config, family.parallel_key)))
             return _with_shared_norm(model, family)
     return detect(model)
+
+
+def _has_norms(model: nn.Module, family: Family) -> bool:
+    """Whether the attention of this model reads through the norm of the row; a family may have a
+    row for each way to name them."""
+    layer = model.get_submodule(family.layers)[0]
+    return all(hasattr(layer, name) for name in family.attn_norms)
 
 
 def _with_shared_norm(model: nn.Module, family: Family) -> Family:
@@ -206,7 +239,7 @@ def _child(layer: nn.Module, names: tuple[str, ...]) -> str:
 
 
 def _unknown(model_type: str, found: str) -> UnsupportedModel:
-    known = ", ".join(f.name for f in FAMILIES)
+    known = ", ".join(dict.fromkeys(f.name for f in FAMILIES))
     return UnsupportedModel(
         f"The blocks of a {model_type!r} model were to be found.",
         f"Its structure is not understood: {found}.",

@@ -19,7 +19,7 @@ from blockviz.models.families import FAMILIES, family_of
 from blockviz.models.model import BlockModel, find_blocks
 from blockviz.models.proof import prove
 from blockviz.models.repaired import RepairedModel
-from blockviz.models.writers import scale_writers
+from blockviz.models.writers import gather_mlps, scale_writers
 from blockviz.types import Done, Events, ModelInfo, Progress, PruningPlan
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -111,6 +111,7 @@ def wrap(module: torch.nn.Module, tokenizer: object, *, name: str, **about: str)
     """A proved BlockModel of a transformers causal language model that is already in memory."""
     module.eval().requires_grad_(requires_grad=False)
     family = family_of(module)
+    gather_mlps(module, family)
     scale_writers(module, family)
     config = module.config
     info = ModelInfo(
@@ -151,8 +152,8 @@ def _opened(module: torch.nn.Module, tokenizer: object, *, name: str, **about: s
 
 
 def known_families() -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """(family, its model types) for every row of the table."""
-    return tuple((f.name, f.model_types) for f in FAMILIES)
+    """(family, its model types) for every family of the table."""
+    return tuple({f.name: f.model_types for f in FAMILIES}.items())
 
 
 def _load_tokenizer(folder: Path, name: str) -> object:

@@ -142,7 +142,8 @@ class _LayerWatcher:
         self.on_block(BlockId(self.index, "attn"), self.stream, self.update)
 
     def mlp(self, _module: nn.Module, _args: tuple, output: Any) -> None:
-        update = unwrap(output)
+        # Falcon adds the update of the attention to this very tensor.
+        update = unwrap(output).clone() if self.is_parallel else unwrap(output)
         before = self.stream if self.is_parallel else self.stream + self.update
         self.on_block(BlockId(self.index, "mlp"), before, update)
         self.on_block(BlockId(self.index, "layer"), self.stream, self.update + update)

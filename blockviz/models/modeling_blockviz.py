@@ -118,6 +118,50 @@ class NoAttention(nn.Module):
         return torch.zeros_like(hidden_states), None
 
 
+class TwoMaps(nn.Module):
+    """The MLP of a layer that keeps its two linear maps side by side with everything else."""
+
+    def __init__(self, fc1: nn.Module, activation_fn: nn.Module, fc2: nn.Module) -> None:
+        super().__init__()
+        self.fc1, self.activation_fn, self.fc2 = fc1, activation_fn, fc2
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.fc2(self.activation_fn(self.fc1(hidden_states)))
+
+
+class Gathered:
+    """Comes in front of the class of an OPT layer: the same sums, its MLP one module."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        gather_mlp(self)
+
+    def forward(
+        self, hidden_states: torch.Tensor, *_args: Any, use_cache: bool = False, **kwargs: Any
+    ) -> torch.Tensor:
+        read = self.self_attn_layer_norm(hidden_states)
+        hidden_states = hidden_states + self.self_attn(hidden_states=read, **kwargs)[0]
+        return hidden_states + self.mlp(self.final_layer_norm(hidden_states))
+
+
+def gather_mlp(layer: nn.Module) -> None:
+    """Nothing where a layer has its MLP as a module; else its maps become one."""
+    if not hasattr(layer, "fc1"):
+        return
+    layer.mlp = TwoMaps(layer.fc1, layer.activation_fn, layer.fc2)
+    del layer.fc1, layer.fc2
+    if not isinstance(layer, Gathered):
+        layer.__class__ = type("GatheredLayer", (Gathered, type(layer)), {"stock": type(layer)})
+
+
+def scatter_mlp(layer: nn.Module) -> None:
+    """The layer as transformers has it again."""
+    if isinstance(layer, Gathered):
+        layer.fc1, layer.fc2 = layer.mlp.fc1, layer.mlp.fc2
+        del layer.mlp
+        layer.__class__ = type(layer).stock
+
+
 def take_out(layer: nn.Module, spec: dict[str, Any], part: str) -> None:
     """The attention or the MLP of a layer goes, and the norms that only it needs."""
     setattr(layer, spec[part], NoAttention() if part == "attn" else NoMlp())
@@ -147,8 +191,10 @@ def _in_front(layer: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]
     return (), {**rest, "hidden_states": _through(layer.front, kwargs["hidden_states"], (), rest)}
 
 
-def _behind(layer: nn.Module, args: tuple, kwargs: dict, output: torch.Tensor) -> torch.Tensor:
+def _behind(layer: nn.Module, args: tuple, kwargs: dict, output: Any) -> Any:
     rest = {name: value for name, value in kwargs.items() if name != "hidden_states"}
+    if isinstance(output, tuple):
+        return (_through(layer.behind, output[0], args[1:], rest), *output[1:])
     return _through(layer.behind, output, args[1:], rest)
 
 
@@ -157,7 +203,8 @@ def _through(
 ) -> torch.Tensor:
     for module in modules:
         is_map = isinstance(module, MappedStream)
-        hidden = module(hidden) if is_map else module(hidden, *args, **kwargs)
+        found = module(hidden) if is_map else module(hidden, *args, **kwargs)
+        hidden = found[0] if isinstance(found, tuple) else found
     return hidden
 
 
@@ -171,6 +218,7 @@ class Pruned:
         spec = config.blockviz
         layers = self.get_submodule(spec["layers"])
         for layer, entry in zip(layers, spec["stack"], strict=True):
+            gather_mlp(layer)
             layer.behind = nn.ModuleList(self._built(item) for item in entry["behind"])
             for part in ("attn", "mlp"):
                 if entry.get(f"{part}_map"):

@@ -27,12 +27,12 @@ class Stage:
         self.model = model
         self._calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
 
-        def recorder(*args: Any, **kwargs: Any) -> torch.Tensor:
+        def recorder(*args: Any, **kwargs: Any) -> Any:
             hidden = args[0] if args else kwargs.pop("hidden_states")
             if not self._calls:
                 self.stream = hidden
             self._calls.append((args[1:], kwargs))
-            return hidden
+            return (hidden, None) if model.family.returns_tuple else hidden
 
         mask = batch.attention_mask
         padded = None if bool(mask.all()) else mask.to(model.device)

@@ -13,6 +13,7 @@ from torch import nn
 from blockviz.errors import UnsupportedModel
 from blockviz.models.families import Family
 from blockviz.models.model import BlockModel
+from blockviz.models.modeling_blockviz import gather_mlp
 from blockviz.types import BlockId
 
 ATTN_WRITERS = ("o_proj", "out_proj", "c_proj", "dense", "wo")
@@ -69,6 +70,21 @@ def scale_writers(module: nn.Module, family: Family) -> None:
                 tensor.data.mul_(factor)
         setattr(layer, family.scale_key, 1.0)
     setattr(config, family.scale_key, 1.0)
+
+
+def gather_mlps(module: nn.Module, family: Family) -> None:
+    """Where layers keep the maps of their MLP loose, each MLP becomes one module.
+
+    UnsupportedModel for OPT with its norms behind the sums, where no stream goes through."""
+    if getattr(module.config, "do_layer_norm_before", True) is False:
+        raise UnsupportedModel(
+            "The blocks of a model were to be told apart.",
+            "Its layers norm the stream itself (do_layer_norm_before is off), so that what a block "
+            "adds does not reach the next one as it is.",
+            "Use another size of the family: of OPT only 350M is built so.",
+        )
+    for layer in module.get_submodule(family.layers):
+        gather_mlp(layer)
 
 
 def writer_weight(model: BlockModel, block: BlockId) -> torch.Tensor:
