@@ -31,6 +31,9 @@ def main() -> int:
         browser = playwright.chromium.launch(executable_path=found, args=list(chromium.ARGS))
         page = browser.new_page(viewport=SIZE, device_scale_factor=1)
         page.goto(served.url)
+        while not engine.is_ready:
+            page.wait_for_timeout(1000)
+        page.goto(served.url)
         page.locator("#texts mark").first.wait_for()
         page.wait_for_timeout(3000)
         page.screenshot(path=ASSETS / "screenshot.png")

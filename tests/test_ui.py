@@ -166,9 +166,11 @@ def test_a_number_out_of_range_names_the_limit_and_the_value():
         inputs.whole(65, "The number of samples", low=1, high=64)
 
 
-@pytest.mark.parametrize("raw", [{"job": 3}, {"job": "x" * 65}, [], None, {"job": ""}, "abc"])
+@pytest.mark.parametrize(
+    "raw", [{"jobs": 3}, {"jobs": ["x" * 65, 3, ""]}, {"jobs": {"a": 1}}, [], None, "abc"]
+)
 def test_a_forged_job_id_is_no_job(raw):
-    assert inputs.job_id(raw) is None
+    assert inputs.job_ids(raw) == ()
 
 
 def test_a_link_round_trips_and_a_bad_one_is_refused():
@@ -384,7 +386,7 @@ def test_forged_write_inputs_never_reach_the_model(prompt, n_new):
 def test_opening_restores_a_link_without_starting_work(engine):
     jobs = JobHandlers(engine, Turns())
     query = {"remove": "3.layer", "metric": "lds"}
-    update = jobs.open(Call("s", query=query), jobs.first_visitor(), {"job": None}, "rank")
+    update = jobs.open(Call("s", query=query), jobs.first_visitor(), {"jobs": []}, "rank")
     assert update["visitor"].removed == ("3.attn", "3.mlp")
     assert update["metric"]["value"] == "lds"
     assert engine.calls == []
@@ -420,15 +422,43 @@ def test_one_load_of_the_demo_serves_all_pages():
 def test_a_reload_finds_its_job_and_a_finished_one_its_result(engine):
     jobs = JobHandlers(engine, Turns())
     engine._jobs["mine"] = JobView("mine", "score", "running", "ppl", 3, 60)
-    update = jobs.open(Call("s"), jobs.first_visitor(), {"job": "mine"}, "rank")
+    update = jobs.open(Call("s"), jobs.first_visitor(), {"jobs": ["mine"]}, "rank")
     assert update["jobs"]["own"] == "mine"
     assert update["job"]["text"].startswith("Ppl, 3 of 60")
     engine._tables["t"] = engine.table("example")
     engine._jobs["mine"] = JobView("mine", "score", "done", result={"table_key": "t"})
     assert (
-        jobs.open(Call("s"), jobs.first_visitor(), {"job": "mine"}, "rank")["visitor"].table_key
+        jobs.open(Call("s"), jobs.first_visitor(), {"jobs": ["mine"]}, "rank")["visitor"].table_key
         == "t"
     )
+
+
+def test_a_reload_finds_all_results_of_this_browser_whichever_came_last(engine, visitor):
+    jobs = JobHandlers(engine, Turns())
+    engine._tables["t"] = table = engine.table("example")
+    of_another = replace(table.provenance, model="another")
+    engine._tables["foreign"] = replace(table, provenance=of_another)
+    for name, key in (("first", "t"), ("other", "foreign")):
+        engine._jobs[name] = JobView(name, "score", "done", result={"table_key": key})
+    begun = jobs.pairs(Call("s"), visitor, {**NO_JOBS, "past": ("gone", "first", "other")})
+    pairs = begun["jobs"]["own"]
+    engine._jobs[pairs] = JobView(pairs, "pairs", "done", result={"pairs_key": "example"})
+    assert begun["browser"] == {"jobs": ["gone", "first", "other", pairs]}
+    opened = jobs.open(Call("new"), jobs.first_visitor(), begun["browser"], "rank")
+    assert opened["jobs"]["own"] == pairs
+    assert opened["jobs"]["past"] == ("first", "other", pairs)
+    assert (opened["visitor"].table_key, opened["visitor"].pairs_key) == ("t", "example")
+
+
+def test_a_browser_remembers_a_dozen_jobs(engine, visitor):
+    jobs, state = JobHandlers(engine, Turns()), dict(NO_JOBS)
+    kept = {"jobs": []}
+    for _ in range(14):
+        begun = jobs.pairs(Call("s"), visitor, state)
+        engine._jobs[begun["jobs"]["own"]] = JobView(begun["jobs"]["own"], "pairs", "done")
+        state, kept = begun["jobs"], begun["browser"]
+    assert len(kept["jobs"]) == 12
+    assert kept["jobs"][-1] == state["own"]
 
 
 def test_a_poll_takes_a_result_once_and_then_rests(engine, visitor):

@@ -347,7 +347,7 @@ def test_a_search_starts_one_job_and_a_second_one_waits(engine, search, visitor)
     engine.step = 0.05
     started = search.start(Call("s"), visitor, dict(NO_JOBS), *form())
     assert engine.calls == ["search greedy"]
-    assert started["browser"] == {"job": started["jobs"]["own"]}
+    assert started["browser"] == {"jobs": [started["jobs"]["own"]]}
     assert "first decision" in started["search_note"]["text"]
     with pytest.raises(BadInput, match="press Cancel first"):
         search.start(Call("s"), visitor, started["jobs"], *form())
@@ -403,7 +403,7 @@ def test_a_reload_finds_the_search_that_is_running(engine):
     jobs = JobHandlers(engine, Turns())
     with_run(engine, "new", 1, is_partial=True)
     engine._jobs["mine"] = JobView("mine", "search", "running", partial={"search_key": "new"})
-    update = jobs.open(Call("s"), jobs.first_visitor(), {"job": "mine"}, "rank")
+    update = jobs.open(Call("s"), jobs.first_visitor(), {"jobs": ["mine"]}, "rank")
     assert update["visitor"].searches[-1] == "new"
 
 

@@ -11,9 +11,9 @@ from blockviz.session.compare_views import CompareRequest
 from blockviz.session.repair_views import RepairRequest
 from blockviz.types import RepairTable
 from blockviz.ui import inputs
+from blockviz.ui.found import is_of
 from blockviz.ui.job_handlers import MAX_SAMPLES
 from blockviz.ui.live_handlers import MAX_NEW_TOKENS
-from blockviz.ui.repair_cards import is_of
 from blockviz.ui.text_fields import text_of, title_of, windows_of
 from blockviz.ui.words import grouped
 

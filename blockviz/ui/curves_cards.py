@@ -19,8 +19,9 @@ from blockviz.types import (
     SearchRun,
     parts_of,
 )
+from blockviz.ui.found import is_of
 from blockviz.ui.insight_cards import still_true
-from blockviz.ui.search_cards import is_of, objective_title
+from blockviz.ui.search_cards import objective_title
 from blockviz.ui.words import short
 
 if TYPE_CHECKING:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from blockviz.session import JobView, Visitor
 
 if TYPE_CHECKING:
     from blockviz.session import Engine
+    from blockviz.types import ModelInfo
     from blockviz.ui.screen import Update
 
 MOST_SEARCHES = MOST_REPAIRS = MOST_COMPARISONS = 8
 KINDS = ("search", "pairs", "repair", "compare", "export")
+
+
+def is_of(result: Any, info: ModelInfo) -> bool:
+    """Whether something was measured on this model; `result` is anything with a provenance."""
+    return (result.provenance.model, result.provenance.revision) == (info.name, info.revision)
 
 
 def found(job: JobView | None) -> tuple[str, str] | None:

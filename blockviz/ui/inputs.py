@@ -12,6 +12,7 @@ from blockviz.errors import BadInput, BadPlan, OverLimit
 from blockviz.types import BlockId, ModelInfo, PruningPlan
 
 MAX_ID_CHARS = 200
+MOST_JOBS = 12
 MAX_JSON_BYTES = 16 << 20
 
 
@@ -147,10 +148,11 @@ def json_file(raw: Any, name: str) -> tuple[Any, str]:
         ) from error
 
 
-def job_id(raw: Any) -> str | None:
-    """The job id a browser kept, if it is the shape of one."""
-    kept = raw.get("job") if isinstance(raw, Mapping) else None
-    return kept if isinstance(kept, str) and 0 < len(kept) <= 64 else None
+def job_ids(raw: Any) -> tuple[str, ...]:
+    """The job ids a browser kept, the newest last: those that have the shape of one."""
+    kept = raw.get("jobs") if isinstance(raw, Mapping) else None
+    found = kept[-MOST_JOBS:] if isinstance(kept, list) else []
+    return tuple(one for one in found if isinstance(one, str) and 0 < len(one) <= 64)
 
 
 def _kind(raw: Any) -> str:

@@ -15,7 +15,7 @@ from blockviz.session.search_views import PairsRequest
 from blockviz.types import UNITS, ModelInfo
 from blockviz.ui import inputs, views
 from blockviz.ui.drawing import Drawing
-from blockviz.ui.found import found, step_of, with_found
+from blockviz.ui.found import found, is_of, step_of, with_found
 from blockviz.ui.link import Linked, parse_link
 from blockviz.ui.screen import Call, Update, error_view, failure
 from blockviz.ui.turns import Turns
@@ -23,7 +23,7 @@ from blockviz.ui.turns import Turns
 if TYPE_CHECKING:
     from blockviz.session import Engine
 
-NO_JOBS: dict[str, Any] = {"own": None, "demo": None, "seen": ()}
+NO_JOBS: dict[str, Any] = {"own": None, "past": (), "demo": None, "seen": ()}
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 MODES = ("stream", "per_sample")
 BUNDLED_TEXTS = (("Demo: Wikipedia passages", "demo"), ("Our own short essays", "own"))
@@ -44,15 +44,15 @@ def texts_for(limits: Limits) -> tuple[tuple[str, str], ...]:
 
 
 class JobHandlers:
-    """Knowing a job's id is the permission to see and cancel it; the browser keeps it.
+    """Knowing a job's id is the permission to see and cancel it; the browser keeps the last ones.
 
-    What each open page began last is kept here too: an event that was under way meanwhile writes
+    What each open page has begun is kept here too: an event that was under way meanwhile writes
     the page's state as it was before, as the answer to the page's opening does.
     """
 
     def __init__(self, engine: Engine, turns: Turns) -> None:
         self.engine, self.turns, self.drawing = engine, turns, Drawing(engine)
-        self._begun: dict[str, str] = {}
+        self._begun: dict[str, tuple[str, ...]] = {}
         self._demo: str | None = None
         self._demo_lock = threading.Lock()
 
@@ -63,7 +63,7 @@ class JobHandlers:
         return Visitor(model_key=self.engine.model_key, table_key=key, removed=removed)
 
     def open(self, call: Call, painted: Visitor, kept: Any, shade: Any) -> Update:
-        """A page was opened or reloaded: the link's view, and the job this browser had running.
+        """A page was opened or reloaded: the link's view, and this browser's jobs and results.
 
         `painted` is what the page shows already. Where that is right nothing is drawn again, so
         that a block switched before this answer arrives stays switched.
@@ -76,9 +76,12 @@ class JobHandlers:
             problem = failure(error)
         if linked.removed is not None:
             visitor = visitor.with_removed(linked.removed)
-        own = self.own_job(call, {"own": inputs.job_id(kept)})
-        jobs = {**NO_JOBS, "own": own.id if own else None, "demo": self.start_demo()}
-        visitor = self._with_result(visitor, own)
+        past = [job for job in map(self._known_job, inputs.job_ids(kept)) if job is not None]
+        ids = tuple(job.id for job in past)
+        own = self.own_job(call, {"own": ids[-1] if ids else None})
+        jobs = {"own": own.id if own else None, "past": ids, "demo": self.start_demo(), "seen": ()}
+        for job in (*past, own):
+            visitor = self._with_result(visitor, job)
         has_acted = painted.model_key == visitor.model_key and bool(painted.past)
         is_right = has_acted or (painted == visitor and not linked.metric)
         return {
@@ -154,17 +157,20 @@ class JobHandlers:
                 "Wait for it, or press Cancel first.",
             )
         job_id, kept = start(), jobs if isinstance(jobs, dict) else NO_JOBS
-        self._begun[call.session] = job_id
+        begun = (*self._begun.get(call.session, ()), job_id)[-inputs.MOST_JOBS :]
+        self._begun[call.session] = begun
+        known = dict.fromkeys((*kept.get("past", ()), *begun))
         return {
             "jobs": {**kept, "own": job_id},
-            "browser": {"job": job_id},
+            "browser": {"jobs": list(known)[-inputs.MOST_JOBS :]},
             "job": views.job_lane(self.engine.job(job_id)),
             "timer": gr.update(active=True),
         }
 
     def own_job(self, call: Call, jobs: Any) -> JobView | None:
         """What this page began last, or the job that its browser knew before."""
-        return self._known_job(self._begun.get(call.session) or _own(jobs))
+        begun = self._begun.get(call.session, ())
+        return self._known_job(begun[-1] if begun else _own(jobs))
 
     def cancel(self, call: Call, visitor: Visitor, jobs: Any) -> Update:
         """Stops the running job of this browser and the work of this page."""
@@ -235,12 +241,16 @@ class JobHandlers:
             return visitor
         if isinstance(result.get("table_key"), str):
             key = result["table_key"]
-            if self.engine.table(key) is not None:
+            table = self.engine.table(key)
+            if table is not None and is_of(table, self.engine.info):
                 before = [t for t in (*visitor.tables, visitor.table_key) if t and t != key]
                 tables = (*dict.fromkeys(before), key)[-MOST_TABLES:]
                 return replace(visitor, table_key=key, tables=tables)
         if isinstance(result.get("judgement_key"), str):
-            return replace(visitor, judgement_key=result["judgement_key"])
+            key = result["judgement_key"]
+            judged = self.engine.judgement(key)
+            is_ours = judged is not None and is_of(judged, self.engine.info)
+            return replace(visitor, judgement_key=key) if is_ours else visitor
         return with_found(self.engine, visitor, job)
 
     def _request(self, metrics: Any, source: Any, upload: Any, n_samples: Any, seq_len: Any,

@@ -141,7 +141,7 @@ def _state(screen: Screen, visitor: Visitor) -> None:
     screen.add("lens", gr.State(None))
     screen.add("points_sent", gr.State(None))
     screen.add("jobs", gr.State(dict(NO_JOBS)))
-    kept = gr.BrowserState({"job": None}, storage_key="blockviz", secret=BROWSER_KEY)
+    kept = gr.BrowserState({"jobs": []}, storage_key="blockviz", secret=BROWSER_KEY)
     screen.add("browser", kept)
     screen.add("timer", gr.Timer(0.5, active=False))
 

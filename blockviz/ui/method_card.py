@@ -11,7 +11,7 @@ from blockviz.session.findings import Findings, run_label
 from blockviz.session.repair_views import CorrectionCard
 from blockviz.types import RepairRow, RepairTable, Scores
 from blockviz.ui.drawing import PREFERRED
-from blockviz.ui.repair_cards import is_of
+from blockviz.ui.found import is_of
 from blockviz.ui.repair_rows import WORSE, blocks
 from blockviz.ui.words import MINUS, grouped, percent, rise, short, with_error
 

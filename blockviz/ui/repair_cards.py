@@ -20,8 +20,9 @@ from blockviz.plots import (
 )
 from blockviz.session import JobView, Visitor
 from blockviz.session.repair_views import CorrectionCard
-from blockviz.types import ModelInfo, PlaceFit, RepairRow, RepairTable, parts_of
+from blockviz.types import PlaceFit, RepairRow, RepairTable, parts_of
 from blockviz.ui.figure_card import card_names, card_update
+from blockviz.ui.found import is_of
 from blockviz.ui.repair_rows import WORSE, blocks, place_of, row_of, rows_of, rows_view
 from blockviz.ui.words import short
 
@@ -156,9 +157,3 @@ def state_of(
     if len(table.rows) > 2 and not rows_of(table) and not table.is_partial:
         said.append("No correction could be fitted; the table says why.")
     return " ".join((*said, table.warning)).strip()
-
-
-def is_of(table: RepairTable, info: ModelInfo) -> bool:
-    """Whether something was fitted on this model."""
-    of = table.provenance
-    return (of.model, of.revision) == (info.name, info.revision)

@@ -11,7 +11,6 @@ from blockviz.session import JobView, MetricCard, Visitor
 from blockviz.session.search_views import Estimate, PresetCard, StrategyCard
 from blockviz.types import (
     BlockId,
-    Judgement,
     ModelInfo,
     PruningPlan,
     SearchRun,
@@ -19,6 +18,7 @@ from blockviz.types import (
     parts_of,
 )
 from blockviz.ui.figure_card import card_names, card_update
+from blockviz.ui.found import is_of
 from blockviz.ui.words import UNKNOWN, duration, grouped, percent, short
 
 if TYPE_CHECKING:
@@ -69,11 +69,6 @@ def state_of(engine: Engine, visitor: Visitor, run: SearchRun | None, job: JobVi
     if run.n_reused:
         said.append(f"{grouped(run.n_reused)} sets were known from an earlier run.")
     return " ".join((*said, run.warning)).strip()
-
-
-def is_of(run: SearchRun | Judgement, info: ModelInfo) -> bool:
-    """Whether something was measured on this model."""
-    return (run.provenance.model, run.provenance.revision) == (info.name, info.revision)
 
 
 def candidates(info: ModelInfo, visitor: Visitor, key: str, run: SearchRun) -> dict[str, Any]:

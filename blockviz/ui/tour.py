@@ -12,8 +12,8 @@ from blockviz.plots import row_name, visible
 from blockviz.session import Visitor
 from blockviz.types import BlockId, PruningPlan, Scores, ScoreTable
 from blockviz.ui.drawing import PREFERRED
+from blockviz.ui.found import is_of
 from blockviz.ui.method_card import signed
-from blockviz.ui.repair_cards import is_of
 from blockviz.ui.repair_rows import blocks
 from blockviz.ui.words import percent, short
 
