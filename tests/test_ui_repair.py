@@ -179,6 +179,12 @@ def test_a_sensible_few_are_ticked_and_some_even_where_none_is_known(engine):
 # Jobs
 
 
+def test_one_press_ticks_all_and_another_the_usual_ones_again(engine, repair):
+    names, few = [c.name for c in CORRECTIONS], usual(engine.correction_cards())
+    for before, after in ((few, names), ([], names), (names, few), ("forged", names)):
+        assert repair.tick(Call("s"), before)["corrections"] == after
+
+
 def test_a_repair_starts_one_job_and_a_second_one_waits(engine, repair, visitor):
     engine.step = 1.0
     first = repair.start(Call("s"), visitor, dict(NO_JOBS), *form())

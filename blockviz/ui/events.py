@@ -153,8 +153,11 @@ def _repair_events(
     looked = ("repair_row", "repair_place")
     written = [n for n in REPAIR if isinstance(screen[n], (gr.Number, gr.Textbox))]
     chosen = [n for n in REPAIR if n not in written]
+    ticked = screen.listen(
+        screen["tick_all"].click, repair.tick, inputs=("corrections",), outputs=("corrections",)
+    )
     settled = (
-        *(change.then for change in changes), screen["repair"].select,
+        *(change.then for change in changes), screen["repair"].select, ticked.then,
         *(screen[name].blur for name in written), *(screen[name].submit for name in written),
         *(screen[name].input for name in chosen),
     )  # fmt: skip

@@ -13,7 +13,7 @@ from blockviz.types import RepairTable
 from blockviz.ui import repair_cards, repair_rows
 from blockviz.ui.drawing import Drawing
 from blockviz.ui.job_handlers import JobHandlers
-from blockviz.ui.repair_form import request_of, said
+from blockviz.ui.repair_form import request_of, said, usual
 from blockviz.ui.screen import Call, Update
 
 if TYPE_CHECKING:
@@ -48,6 +48,13 @@ class RepairHandlers:
             ),
             "start_auto": gr.update(interactive=has_cuts),
         }
+
+    def tick(self, call: Call, ticked: Any) -> Update:
+        """All corrections, or the usual ones where all are ticked."""
+        cards = self.engine.correction_cards()
+        names = [card.name for card in cards]
+        is_all = isinstance(ticked, list) and set(ticked) >= set(names)
+        return {"corrections": usual(cards) if is_all else names}
 
     def start(self, call: Call, visitor: Visitor, jobs: Any, *form: Any) -> Update:
         """The button that fits the chosen corrections."""

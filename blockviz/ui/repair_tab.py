@@ -48,8 +48,10 @@ def _settings(screen: Screen, engine: Engine) -> None:
     cards = engine.correction_cards()
     screen.add("corrections", gr.CheckboxGroup(
         [(_titled(card), card.name) for card in cards], value=usual(cards), label="Corrections",
-        show_select_all=True, elem_id="corrections",
+        elem_id="corrections",
     ))  # fmt: skip
+    with gr.Row(elem_classes=["bv-actions"]):
+        screen.add("tick_all", gr.Button("Tick all or the usual", elem_id="tick-all"))
     limits = engine.limits
     most, longest = limits.n_samples or MAX_SAMPLES, limits.seq_len or MAX_SEQ_LEN
     with gr.Row(elem_classes=["bv-fields"]):
