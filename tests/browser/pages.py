@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
+
+WIDTHS = (1440, 390, 320)
+# What stands out on the right of the window, and is not in a box that scrolls.
+PAST_THE_EDGE = """() => [...document.querySelectorAll("main *")]
+  .filter((e) => !e.closest(".bv-scroll, #table, .bv-chip, .bv-foot, .bv-numbers"))
+  .filter((e) => !e.closest(".visually-hidden"))
+  .map((e) => [e.getBoundingClientRect(), e.outerHTML.slice(0, 90)])
+  .filter(([box]) => box.width && box.right > innerWidth + 1)
+  .map(([, markup]) => markup)"""
 
 
 def tab(page: Any, name: str) -> None:
@@ -14,3 +24,18 @@ def tab(page: Any, name: str) -> None:
         return
     page.locator("#tabs .overflow-menu > button").click()
     page.locator("#tabs .overflow-dropdown").get_by_text(name, exact=True).click()
+
+
+def past_the_edge(page: Any) -> dict[int, list[str]]:
+    """Width of the window -> what stands out there once the figures have taken that width.
+
+    The window has its first size again afterwards."""
+    before, found = page.viewport_size, {}
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 900})
+        until = time.monotonic() + 10
+        while (out := page.evaluate(PAST_THE_EDGE)) and time.monotonic() < until:
+            page.wait_for_timeout(100)
+        found |= {width: out} if out else {}
+    page.set_viewport_size(before)
+    return found

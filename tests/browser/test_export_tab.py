@@ -6,9 +6,8 @@ import threading
 import time
 
 import pytest
-from pages import tab
+from pages import PAST_THE_EDGE, tab
 from playwright.sync_api import expect
-from test_search_tab import PAST_THE_EDGE
 
 pytestmark = pytest.mark.browser
 

@@ -12,10 +12,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from pages import tab
+from pages import PAST_THE_EDGE, tab
 from playwright.sync_api import expect
 from serving import launch
-from test_search_tab import PAST_THE_EDGE
 
 from blockviz.session import Engine
 

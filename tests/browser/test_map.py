@@ -9,6 +9,7 @@ import time
 
 import pytest
 from fake_engine import BASELINE, HOSTILE
+from pages import PAST_THE_EDGE
 from playwright.sync_api import expect
 
 from blockviz.types import BlockId, PruningPlan
@@ -18,11 +19,6 @@ pytestmark = pytest.mark.browser
 REMOVED = re.compile("removed$")
 KEPT = re.compile("kept$")
 # Visible elements beyond the right edge, those aside that scroll or end in an ellipsis.
-PAST_THE_EDGE = """() => [...document.querySelectorAll("main *")]
-  .filter((e) => !e.closest(".bv-scroll, #table, .bv-chip, .bv-foot, .visually-hidden"))
-  .map((e) => [e.getBoundingClientRect(), e.outerHTML.slice(0, 90)])
-  .filter(([box]) => box.width && box.right > innerWidth + 1)
-  .map(([, markup]) => markup)"""
 
 
 def block(page, name):

@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from fake_engine import FakeEngine
-from pages import tab
+from pages import PAST_THE_EDGE, tab
 from playwright.sync_api import expect
 from serving import launch
 from test_compare_tab import to_compare
-from test_search_tab import PAST_THE_EDGE
 
 from blockviz.errors import BadInput
 from blockviz.ui import report_handlers
