@@ -12,23 +12,35 @@ from blockviz.types import Done, Events, Progress
 
 
 class ComputeLock:
-    """A mutual exclusion with two classes of users, each served in the order they came.
+    """A mutual exclusion with three classes of users, each served in the order they came.
 
-    Whenever the lock comes free, a waiting light user gets it before any heavy one. So a heavy
-    job must hold it per step (`steps`), or offer it between steps (`give_way`). It is not
-    re-entrant, and it belongs to no thread: a generator may be stepped by several.
+    Whenever the lock comes free, a waiting light user gets it before any patient one, and that one
+    before any heavy one. So a heavy job must hold it per step (`steps`), or offer it between steps
+    (`give_way`). It is not re-entrant, and it belongs to no thread: a generator may be stepped by
+    several.
     """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._is_held = False
         self._light: deque[object] = deque()
+        self._patient: deque[object] = deque()
         self._heavy: deque[object] = deque()
+        self._lines = (self._light, self._patient, self._heavy)
 
     @contextmanager
     def light(self) -> Iterator[None]:
         """Hold the lock for something short that a person is waiting for."""
         self._acquire(self._light)
+        try:
+            yield
+        finally:
+            self._release()
+
+    @contextmanager
+    def patient(self) -> Iterator[None]:
+        """Hold the lock for one step of something that a person reads as it comes."""
+        self._acquire(self._patient)
         try:
             yield
         finally:
@@ -44,7 +56,7 @@ class ComputeLock:
             self._release()
 
     def give_way(self) -> None:
-        """Let every waiting light user go first, then hold the lock again.
+        """Let every waiting user of another class go first, then hold the lock again.
 
         Only for the holder of `heavy()`. It keeps its place before other heavy users. Should the
         wait be interrupted, the lock is held again before the exception leaves.
@@ -52,7 +64,7 @@ class ComputeLock:
         with self._changed:
             if not self._is_held:
                 raise RuntimeError("give_way is for the holder of the lock")
-            if not self._light:
+            if not (self._light or self._patient):
                 return
             ticket = object()
             self._heavy.appendleft(ticket)
@@ -68,7 +80,7 @@ class ComputeLock:
     @property
     def n_waiting(self) -> int:
         with self._changed:
-            return len(self._light) + len(self._heavy)
+            return sum(map(len, self._lines))
 
     def _acquire(self, line: deque[object]) -> None:
         ticket = object()
@@ -90,7 +102,8 @@ class ComputeLock:
     def _is_turn_of(self, line: deque[object], ticket: object) -> bool:
         if self._is_held or line[0] is not ticket:
             return False
-        return line is self._light or not self._light
+        ahead = self._lines[: next(i for i, one in enumerate(self._lines) if one is line)]
+        return not any(ahead)
 
     def _release(self) -> None:
         with self._changed:
@@ -99,13 +112,13 @@ class ComputeLock:
 
 
 def steps(
-    events: Events, lock: ComputeLock, *, weight: Literal["heavy", "light"] = "heavy"
+    events: Events, lock: ComputeLock, *, weight: Literal["heavy", "patient", "light"] = "heavy"
 ) -> Iterator[Progress | Done]:
     """The same events, each step of `events` and its close under the lock, and nothing else.
 
     Between two steps the lock is free, so light users get in however slow the consumer is.
     """
-    turn = lock.heavy if weight == "heavy" else lock.light
+    turn = {"heavy": lock.heavy, "patient": lock.patient, "light": lock.light}[weight]
     is_open = True
     try:
         while True:

@@ -18,6 +18,7 @@ from typing import Literal
 
 from blockviz.errors import BlockvizError, OverLimit
 from blockviz.job_view import JobView, Pace
+from blockviz.memory import give_back
 from blockviz.types import Done, Events, Progress
 
 log = logging.getLogger(__name__)
@@ -124,6 +125,7 @@ class Jobs:
                 if job.owner == owner:
                     job.left_at = now
             self._sweep()
+        give_back()
 
     def wait(self, job_id: str, timeout: float | None = None) -> JobView | None:
         """The snapshot once the job is over, or at the timeout (seconds)."""
@@ -187,6 +189,7 @@ class Jobs:
             if self._heavy is job:
                 self._heavy = None
                 self._launch_next()
+        give_back()
 
     def _drain(self, job: _Job) -> str:
         events = job.start()

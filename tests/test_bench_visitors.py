@@ -27,9 +27,11 @@ def test_pages_toggle_plans_of_their_own(site):
     for page, n in zip(pages, (2, 1), strict=True):
         page.leave()
         assert (page.mixed, page.refused) == (0, [])
-        assert len(page.drawn) == len(page.measured) == n
+        assert len(page.drawn) == len(page.measured) == len(page.written) == n
+        assert all(m < w for m, w in zip(page.measured, page.written, strict=True))
         assert all(0 < d <= m for d, m in zip(page.drawn, page.measured, strict=True))
     assert sum(call.startswith("measure") for call in engine.calls) == 3
+    assert sum(call.startswith("write") for call in engine.calls) == 3
 
 
 def test_a_search_runs_to_its_end(site):

@@ -366,16 +366,29 @@ def test_light_users_go_before_heavy_ones_and_each_kind_in_order():
     assert crowd.join() == ["light 1", "light 2", "heavy 1", "heavy 2"]
 
 
+def test_what_is_read_as_it_comes_stands_between_the_two():
+    lock = ComputeLock()
+    crowd = Crowd(lock)
+    with lock.heavy():
+        crowd.add("heavy", lock.heavy)
+        crowd.add("text 1", lock.patient)
+        crowd.add("text 2", lock.patient)
+        crowd.add("light", lock.light)
+        assert lock.n_waiting == 4
+    assert crowd.join() == ["light", "text 1", "text 2", "heavy"]
+
+
 def test_give_way_lets_light_users_in_and_keeps_the_place_before_heavy_ones():
     lock = ComputeLock()
     crowd = Crowd(lock)
     with lock.heavy():
         lock.give_way()
         crowd.add("other heavy", lock.heavy)
+        crowd.add("text", lock.patient)
         crowd.add("light", lock.light)
         lock.give_way()
         crowd.order.append("the holder again")
-    assert crowd.join() == ["light", "the holder again", "other heavy"]
+    assert crowd.join() == ["light", "text", "the holder again", "other heavy"]
 
 
 def test_give_way_without_holding_is_a_bug():

@@ -291,17 +291,33 @@ def test_without_scores_the_screen_says_what_to_press(engine, visitor):
 def test_following_a_change_measures_then_writes(engine):
     visitor = Visitor(model_key=engine.model_key, removed=("3.attn", "4.mlp"))
     handlers = LiveHandlers(engine, Turns())
-    updates = list(handlers.follow(Call("s"), visitor, "Once upon", 8, RAW, "rank"))
-    assert engine.calls == ["measure 2", "write 2 False"]
+    asked = (visitor, "Once upon", 8, RAW)
+    assert list(handlers.text(Call("s"), *asked)) == []  # not before its perplexity
+    updates = list(handlers.follow(Call("s"), visitor, "rank"))
     states = [u["score"]["state"] for u in updates if "score" in u]
     assert states == ["measuring…", "measured"]
+    updates = list(handlers.text(Call("s"), *asked))
+    assert engine.calls == ["measure 2", "write 2 False"]
     assert updates[-1]["texts"]["prompt"] == "Once upon"
+    assert list(handlers.text(Call("s"), *asked)) == []  # once
+
+
+@pytest.mark.parametrize("then", ["begin", "cancel"])
+def test_no_text_follows_a_perplexity_that_is_overtaken_or_cancelled(engine, then):
+    visitor = Visitor(model_key=engine.model_key, removed=("3.attn", "4.mlp"))
+    turns = Turns()
+    handlers = LiveHandlers(engine, turns)
+    list(handlers.follow(Call("s"), visitor, "rank"))
+    getattr(turns, then)("s")
+    assert list(handlers.text(Call("s"), visitor, "Once upon", 8, RAW)) == []
+    assert engine.calls == ["measure 2"]
 
 
 def test_the_example_is_shown_without_running_the_model(engine):
     visitor = Visitor(model_key=engine.model_key, removed=engine.example_removed)
     handlers = LiveHandlers(engine, Turns())
-    updates = list(handlers.follow(Call("s"), visitor, engine.example_prompt, 48, RAW, "rank"))
+    list(handlers.follow(Call("s"), visitor, "rank"))
+    updates = list(handlers.text(Call("s"), visitor, engine.example_prompt, 48, RAW))
     assert engine.calls == []
     assert updates[-1]["texts"]["pruned"][0].startswith(" Paris")
 
@@ -310,7 +326,8 @@ def test_before_the_model_is_ready_others_than_single_cuts_wait():
     engine = FakeEngine(step=0.0)
     visitor = Visitor(model_key=engine.model_key, removed=("3.attn", "4.mlp"))
     handlers = LiveHandlers(engine, Turns())
-    updates = list(handlers.follow(Call("s"), visitor, "Once", 8, RAW, "rank"))
+    updates = list(handlers.follow(Call("s"), visitor, "rank"))
+    updates += handlers.text(Call("s"), visitor, "Once", 8, RAW)
     assert engine.calls == []
     assert updates[0]["score"]["state"] == "measuring when the model is ready"
     assert "as soon as it is ready" in updates[-1]["texts"]["note"]
@@ -328,7 +345,7 @@ def test_a_newer_change_stops_an_older_measurement_and_closes_it(engine):
 
     engine.measure = measure
     visitor = Visitor(model_key=engine.model_key, removed=("3.attn", "4.mlp"))
-    running = LiveHandlers(engine, turns).follow(Call("s"), visitor, "Once", 8, RAW, "rank")
+    running = LiveHandlers(engine, turns).follow(Call("s"), visitor, "rank")
     for _ in range(4):
         next(running)
     turns.begin("other page")
@@ -364,7 +381,7 @@ def test_a_failed_measurement_leaves_a_stale_board_and_a_way_on(engine):
 
     engine.measure = measure
     visitor = Visitor(model_key=engine.model_key, removed=("3.attn", "4.mlp"))
-    values = (visitor, "", 8, RAW, "rank")
+    values = (visitor, "rank")
     *_, before, last = guarded(LiveHandlers(engine, Turns()).follow, Call("s"), values)
     assert (before["score"]["state"], before["score"]["can_measure"]) == ("stale", True)
     assert before["work"]["state"] == "failed"
@@ -580,7 +597,7 @@ def test_no_endpoint_is_public_but_those_with_a_name_of_ours(app):
 
 
 def test_light_handlers_stay_out_of_the_queue(app):
-    streamed = [fn for fn in app.fns.values() if fn.concurrency_id == "compute"]
+    streamed = [fn for fn in app.fns.values() if fn.concurrency_id in ("compute", "writing")]
     assert all(fn.queue and fn.concurrency_limit == 1 for fn in streamed)
     assert len(streamed) > 5
     named = [fn for fn in app.fns.values() if fn.concurrency_id == "endpoints"]
@@ -645,7 +662,7 @@ def test_what_waited_in_the_queue_while_cancel_was_pressed_does_not_start():
     engine, turns = FakeEngine(is_ready=True, step=0), Turns()
     live, jobs = LiveHandlers(engine, turns), JobHandlers(engine, turns)
     visitor = Visitor(model_key=engine.model_key, removed=("1.attn", "2.mlp", "3.mlp"))
-    wish = (visitor, "", 8, RAW, "rank")
+    wish = (visitor, "rank")
     turns.begin("s")
     jobs.cancel(Call("s"), visitor, dict(NO_JOBS))
     assert list(live.follow(Call("s"), *wish)) == []

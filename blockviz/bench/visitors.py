@@ -37,9 +37,9 @@ def many_visitors(say: Say, *, is_quick: bool = False) -> dict[str, Any]:
     """30 pages of one address toggle plans of their own while a search runs, and leave again.
 
     The server is a process of its own in hosted mode, spoken to as a browser speaks to it. Seconds
-    of every toggle until the page is redrawn, and until its perplexity is there; how many answers
-    showed another plan than the page's own or a refusal; the server's memory before anybody came,
-    at its most, and after all have left.
+    of every toggle until the page is redrawn, its perplexity is there, and its text; how many
+    answers showed another plan than the page's own or a refusal; the server's memory before anybody
+    came, at its most, and after all have left.
     """
     n_toggles, rest = (2, 30.0) if is_quick else (N_TOGGLES, 300.0)
     with _server() as (base, pid):
@@ -65,6 +65,7 @@ def many_visitors(say: Say, *, is_quick: bool = False) -> dict[str, Any]:
         after = _resident(pid)
     drawn = sorted(s for page in pages for s in page.drawn)
     measured = sorted(s for page in pages for s in page.measured)
+    written = sorted(s for page in pages for s in page.written)
     mixed, refused = sum(p.mixed for p in pages), [r for p in pages for r in p.refused]
     found = {
         "what": f"{N_VISITORS} visitors of one address, {n_toggles} toggles each, one every "
@@ -74,6 +75,7 @@ def many_visitors(say: Say, *, is_quick: bool = False) -> dict[str, Any]:
         "search": whole.searched,
         "seconds_until_drawn": _quantiles(drawn),
         "seconds_until_measured": _quantiles(measured),
+        "seconds_until_written": _quantiles(written),
         "mixed": mixed,
         "refused": refused[:5],
         "n_refused": len(refused),
@@ -124,7 +126,7 @@ class _Site:
         return next(d for d in self.events if d["targets"] and d["targets"][0][1] == "load")
 
     def then(self, event: Mapping[str, Any]) -> Mapping[str, Any]:
-        """What follows an event through the queue: the perplexity, then the text."""
+        """What follows an event through the queue: a change's perplexity, behind it the text."""
         return next(d for d in self.events if d["trigger_after"] == event["id"] and d["queue"])
 
     def search(self) -> None:
@@ -140,12 +142,13 @@ class _Site:
 
 @dataclass
 class _Page:
-    """One open page; drawn, measured: seconds of each toggle until then."""
+    """One open page; drawn, measured, written: seconds of each toggle until then."""
 
     site: _Site
     session: str = field(default_factory=lambda: secrets.token_hex(6))
     drawn: list[float] = field(default_factory=list)
     measured: list[float] = field(default_factory=list)
+    written: list[float] = field(default_factory=list)
     mixed: int = 0
     refused: list[str] = field(default_factory=list)
     seq: int = 0
@@ -178,8 +181,11 @@ class _Page:
         data = {"removed": list(removed), "block": block, "seq": self.seq}
         self._check(self._ask(event, data), removed)
         self.drawn.append(time.monotonic() - started)
-        self._queued(self.site.then(event))
+        measures = self.site.then(event)
+        self._queued(measures)
         self.measured.append(time.monotonic() - started)
+        self._queued(self.site.then(measures))
+        self.written.append(time.monotonic() - started)
         # The list of removed blocks, sent as it stands, answers with what is known by now.
         known = self._ask(self.site.of["twin", "input"], twin=list(removed))
         self._check(known, removed)

@@ -124,7 +124,7 @@ class Engine(Work):
     def write(
         self, prompt: str, plan: PruningPlan, *, max_new_tokens: int = 48, is_chat: bool = False
     ) -> Events:
-        """Done(Continuation), streamed, ahead of any long job."""
+        """Done(Continuation), streamed, ahead of any long job and behind what is measured."""
         model, _ = self._loaded()
         events = write_pair(
             model,
@@ -135,7 +135,7 @@ class Engine(Work):
             store=self.store,
             limits=self.limits,
         )
-        return steps(events, self.lock, weight="light")
+        return steps(events, self.lock, weight="patient")
 
     def inspect(self, model: str) -> Verdict:
         check_model(self.limits, model)

@@ -38,13 +38,16 @@ PLAN = ("visitor", "picked", "score", "grid", "twin", "ranking", "link", "block"
         "redo", "reset")  # fmt: skip
 MAP = ("readings", "heat", "table", "csv")
 EVERYTHING = (*PLAN, *MAP, "header", "legend", "metric", "chat", "texts")
-LIVE = ("score", "work", "texts", "live")
+LIVE = ("score", "work", "live")
+TEXT = ("score", "work", "texts")
 WRITE_INPUTS = ("visitor", "prompt", "n_new", "chat")
 SCORE_INPUTS = ("metrics", "source", "upload", "n_samples", "seq_len", "seed", "mode", "unit",
                 "tasks", "task_rows")  # fmt: skip
 STARTED = ("jobs", "browser", "job", "timer")
 # All model work of all visitors shares one place in the queue; the session has the real lock.
 COMPUTE = {"concurrency_id": "compute", "concurrency_limit": 1, "trigger_mode": "always_last"}
+# What the model writes has another, and the lock behind everything that is measured.
+WRITING = {**COMPUTE, "concurrency_id": "writing"}
 
 
 def wire(app: gr.Blocks, screen: Screen, engine: Engine, turns: Turns, jobs: JobHandlers) -> None:
@@ -65,17 +68,19 @@ def wire(app: gr.Blocks, screen: Screen, engine: Engine, turns: Turns, jobs: Job
     wire_export(screen, ExportHandlers(engine, jobs), [*changes, opened], STARTED)
     wire_report(screen, ReportHandlers(engine))
     wishes = [change.then for change in (*changes, opened)]
-    follow = {"inputs": (*WRITE_INPUTS, "shade"), "outputs": (*LIVE, "heat"), **COMPUTE}
-    for trigger in (*wishes, screen["job"].settled):
-        screen.listen(trigger, live.follow, **follow)
-    screen.listen(screen["score"].measure, live.measure, **follow)
+    follow = {"inputs": ("visitor", "shade"), "outputs": (*LIVE, "heat"), **COMPUTE}
+    write = {"inputs": WRITE_INPUTS, "outputs": TEXT, **WRITING}
+    asked = [(trigger, live.follow) for trigger in (*wishes, screen["job"].settled)]
+    for trigger, answer in (*asked, (screen["score"].measure, live.measure)):
+        measured = screen.listen(trigger, answer, **follow)
+        screen.listen(measured.then, live.text, **write)
     screen.listen(
         screen["import_scores"].upload, jobs.add_scores,
         inputs=("visitor", "import_scores", *LOOK), outputs=EVERYTHING,
     )  # fmt: skip
     _insight_events(screen, insights, jobs)
     for trigger in (screen["write"].click, screen["prompt"].submit):
-        screen.listen(trigger, live.write, inputs=WRITE_INPUTS, outputs=LIVE, **COMPUTE)
+        screen.listen(trigger, live.write, **write)
 
 
 def _insight_events(screen: Screen, insights: InsightHandlers, jobs: JobHandlers) -> None:
@@ -153,9 +158,8 @@ def _repair_events(
     looked = ("repair_row", "repair_place")
     written = [n for n in REPAIR if isinstance(screen[n], (gr.Number, gr.Textbox))]
     chosen = [n for n in REPAIR if n not in written]
-    ticked = screen.listen(
-        screen["tick_all"].click, repair.tick, inputs=("corrections",), outputs=("corrections",)
-    )
+    own = {"inputs": ("corrections",), "outputs": ("corrections",)}
+    ticked = screen.listen(screen["tick_all"].click, repair.tick, **own)
     settled = (
         *(change.then for change in changes), screen["repair"].select, ticked.then,
         *(screen[name].blur for name in written), *(screen[name].submit for name in written),

@@ -28,10 +28,8 @@ class LiveHandlers:
     def __init__(self, engine: Engine, turns: Turns) -> None:
         self.engine, self.turns, self.drawing = engine, turns, Drawing(engine)
 
-    def follow(
-        self, call: Call, visitor: Visitor, prompt: Any, n_new: Any, is_chat: Any, shade: Any
-    ) -> Iterator[Update]:
-        """After a change: the perplexity, then the text, unless a newer change comes."""
+    def follow(self, call: Call, visitor: Visitor, shade: Any) -> Iterator[Update]:
+        """After a change: the perplexity, unless a newer change comes."""
         self.drawing.check_model(visitor)
         # What waited in the queue while its page pressed Cancel must not start after all.
         if self.turns.is_cancelled(call.session):
@@ -42,16 +40,25 @@ class LiveHandlers:
             return
         # Drawn last: it costs the browser more than all the rest, and nobody waits for its crosses.
         yield self.drawing.heat(visitor, shade)
+        self.turns.has_measured(call.session, turn)
+
+    def text(
+        self, call: Call, visitor: Visitor, prompt: Any, n_new: Any, is_chat: Any
+    ) -> Iterator[Update]:
+        """After its perplexity: what the model writes now. Nobody's perplexity waits for it."""
+        if not self.turns.takes_text(call.session):
+            return
+        turn = self.turns.newest(call.session)
         bundled = self._bundled(visitor, prompt, is_chat)
         if bundled is not None:
             yield {"texts": views.texts(bundled, visitor)}
         elif prompt:
             yield from self._written(call.session, turn, visitor, prompt, n_new, is_chat)
 
-    def measure(self, call: Call, visitor: Visitor, *wish: Any) -> Iterator[Update]:
+    def measure(self, call: Call, visitor: Visitor, shade: Any) -> Iterator[Update]:
         """The Measure now button: a wish of its own."""
         self.turns.begin(call.session)
-        yield from self.follow(call, visitor, *wish)
+        yield from self.follow(call, visitor, shade)
 
     def write(
         self, call: Call, visitor: Visitor, prompt: Any, n_new: Any, is_chat: Any

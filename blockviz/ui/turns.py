@@ -12,6 +12,7 @@ class Turns:
         self._lock = threading.Lock()
         self._newest: dict[str, int] = {}
         self._cancelled: dict[str, int] = {}
+        self._measured: dict[str, int] = {}
 
     def begin(self, session: str) -> int:
         """A new turn; every older one of this page is over."""
@@ -32,6 +33,20 @@ class Turns:
                 self._cancelled[session] == self._newest.get(session)
             )
 
+    def has_measured(self, session: str, turn: int) -> None:
+        """What this turn asked for is measured; its text is next."""
+        with self._lock:
+            self._measured[session] = turn
+
+    def takes_text(self, session: str) -> bool:
+        """Whether the newest turn is measured and its text not yet begun; true only once."""
+        with self._lock:
+            turn = self._newest.get(session, 0)
+            is_due = self._measured.get(session) == turn
+            if is_due:
+                del self._measured[session]
+            return is_due and self._cancelled.get(session) != turn
+
     def newest(self, session: str) -> int:
         with self._lock:
             return self._newest.get(session, 0)
@@ -43,3 +58,4 @@ class Turns:
         with self._lock:
             self._newest.pop(session, None)
             self._cancelled.pop(session, None)
+            self._measured.pop(session, None)
