@@ -27,19 +27,15 @@ def _is_browser_required() -> bool:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """A file of tests goes to one worker, those on the real model to one that loads it once, and
-    all others that need a Chromium to one: two of them at once make each other wait."""
+    """A file of tests goes to one worker, and all that need a Chromium to the same: two at once
+    make each other wait."""
     from xdist.scheduler import LoadFileScheduling
 
-    class TwoChromiums(LoadFileScheduling):
+    class OneChromium(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            scope = super()._split_scope(nodeid)
-            if "/browser/" not in nodeid:
-                return scope
-            is_real = scope.endswith(("test_journeys.py", "test_real_model.py"))
-            return "real model" if is_real else "browser"
+            return "browser" if "/browser/" in nodeid else super()._split_scope(nodeid)
 
-    return TwoChromiums(config, log)
+    return OneChromium(config, log)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -41,7 +41,7 @@ def row(page, name):
 
 
 def test_columns_arrive_one_by_one_and_are_marked_where_texts_part(serve, visit):
-    page = opened(visit, serve(step=0.3), PLAN)
+    page = opened(visit, serve(step=0.5), PLAN)
     expect(page.locator("#start-compare")).to_have_text("Compare without 3 blocks")
     expect(page.locator("#compare-a input")).to_have_value("Writer refit")
     expect(page.locator("#compare-b input")).to_have_value("Activation statistics")
