@@ -6,6 +6,7 @@ is the permission to see and stop it, so ids are unguessable and are never logge
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import secrets
@@ -189,6 +190,7 @@ class Jobs:
             if self._heavy is job:
                 self._heavy = None
                 self._launch_next()
+        gc.collect()
         give_back()
 
     def _drain(self, job: _Job) -> str:

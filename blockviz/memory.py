@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import gc
 import os
 import re
 import resource
@@ -76,7 +75,6 @@ def give_back() -> None:
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
-        gc.collect()
         trim(0)
 
 

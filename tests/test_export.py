@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,25 +43,32 @@ PLANS = {
     "mixed": ("0.attn", "1.layer", "3.mlp"),
 }
 
-# Loads every folder as a stranger would, and says what its logits and its texts are.
+# Loads every folder as a stranger would, and says what its logits and its texts are. Each line of
+# folders is read by a process of its own, which finds transformers imported and nothing else.
 STRANGER = """
-import json, sys, torch
+import json, os, sys, torch
 from transformers import AutoModelForCausalLM
 torch.set_num_threads(1)
-found = {}
-for line in sys.stdin:
-    folder, is_custom = line.rstrip("\\n").split("\\t")
+
+def read(folder, is_custom):
     model, info = AutoModelForCausalLM.from_pretrained(
-        folder, trust_remote_code=is_custom == "1", output_loading_info=True)
+        folder, trust_remote_code=is_custom, output_loading_info=True)
     wrong = [*info["missing_keys"], *info["unexpected_keys"], *info["mismatched_keys"]]
     ids = torch.arange(6)[None] + 3
     how = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0, "use_cache": True}
     with torch.inference_mode():
         logits = model(input_ids=ids).logits[0].tolist()
         texts = [model.generate(ids, **{**how, "use_cache": c})[0].tolist() for c in (True, False)]
-    found[folder] = {"wrong": list(map(str, wrong)), "logits": logits, "texts": texts,
-                     "class": type(model).__name__}
-print(json.dumps(found))
+    return {"wrong": list(map(str, wrong)), "logits": logits, "texts": texts,
+            "class": type(model).__name__}
+
+for line in sys.stdin:
+    if os.fork() == 0:
+        found = {folder: read(folder, is_custom) for folder, is_custom in json.loads(line).items()}
+        print(json.dumps(found), flush=True)
+        os._exit(0)
+    if os.wait()[1]:
+        print("null", flush=True)
 """
 
 
@@ -69,21 +77,32 @@ def provenance() -> Provenance:
                       device="cpu", threads=1, versions={})  # fmt: skip
 
 
-def stranger(folders: dict[Path, bool], home: Path) -> dict[str, Any]:
-    lines = "".join(f"{folder}\t{int(is_custom)}\n" for folder, is_custom in folders.items())
-    done = subprocess.run(
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[dict], dict]]:
+    """What plain transformers finds in folders -> whether their code may run."""
+    home = str(tmp_path_factory.mktemp("stranger"))
+    process = subprocess.Popen(
         [sys.executable, "-c", STRANGER],
-        input=lines,
-        capture_output=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "HF_HOME": str(home), "HF_HUB_OFFLINE": "1"},
+        env={**os.environ, "HF_HOME": home, "HF_HUB_OFFLINE": "1"},
     )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout.splitlines()[-1])
+
+    def ask(folders: dict[str, bool]) -> dict[str, Any]:
+        print(json.dumps(folders), file=process.stdin, flush=True)
+        found = json.loads(process.stdout.readline())
+        assert found is not None, "the stranger ended with the error above"
+        return found
+
+    with process:
+        yield ask
 
 
 @pytest.mark.parametrize("case", FAMILIES)
-def test_t_exp_2_every_export_loads_in_plain_transformers(case: str, tmp_path: Path):
+def test_t_exp_2_every_export_loads_in_plain_transformers(
+    case: str, stranger: Callable[[dict], dict], tmp_path: Path
+):
     """Each mode, plan and kind of repair: nothing missing, the same logits, a cache that is right.
 
     Stock modes run no code of the folder."""
@@ -102,17 +121,17 @@ def test_t_exp_2_every_export_loads_in_plain_transformers(case: str, tmp_path: P
                     found = assembled(model, repair, mode)
                 except UnsupportedModel:
                     continue
-                folder = tmp_path / f"{name}-{correction and correction.name}-{mode}"
+                folder = tmp_path / f"{case}-{name}-{correction and correction.name}-{mode}"
                 folder.mkdir()
                 write_weights(folder, found, tiny.tokenizer())
                 with torch.inference_mode():
                     hooked = repaired_model(model, repair)
                     expected[str(folder)] = hooked.module(input_ids=ids).logits[0]
-                folders[folder] = mode == "custom"
+                folders[str(folder)] = mode == "custom"
     for name in PLANS:
-        assert tmp_path / f"{name}-None-custom" in folders
-    assert tmp_path / "layers-None-stock-compact" in folders
-    for folder, found in stranger(folders, tmp_path / "home").items():
+        assert f"{tmp_path}/{case}-{name}-None-custom" in folders
+    assert f"{tmp_path}/{case}-layers-None-stock-compact" in folders
+    for folder, found in stranger(folders).items():
         assert found["wrong"] == []
         assert tiny.distance(torch.tensor(found["logits"]), expected[folder]) < 1e-5, folder
         assert found["texts"][0] == found["texts"][1]

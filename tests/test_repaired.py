@@ -32,7 +32,7 @@ PLANS = (
     ("0.layer", "1.layer", "2.layer", "3.attn"),
 )
 PROMPT = [7, 1, 33, 12, 5, 60]
-PARALLEL = ("neox", "stablelm-parallel", "phi")
+PARALLEL = ("neox", "stablelm-parallel", "phi", "falcon", "falcon-two-norms")
 POST_NORMED = ("gemma3", "gemma3-softcap", "gemma2", "olmo2")
 LINEAR = tuple(case for case in tiny.EVERY if case not in (*POST_NORMED, *tiny.EXPERTS))
 
@@ -212,8 +212,11 @@ def test_a_map_may_be_put_in_anew(model):
         assert tiny.distance(found.logits(tiny.batch()), masked_logits(model, ("1.layer",))) < 1e-5
 
 
-def test_between_the_blocks_of_a_parallel_layer_no_map_can_be():
-    found = RepairedModel(shared("neox"), tiny.plan("1.attn"))
+def test_between_the_blocks_of_a_parallel_layer_no_map_can_be(case, model):
+    assert model.family.is_parallel == (case in PARALLEL)
+    if case not in PARALLEL:
+        return
+    found = RepairedModel(model, tiny.plan("1.attn"))
     with pytest.raises(ValueError, match="added at once"):
         found.put_map(BlockId(1, "attn"), Affine())
 

@@ -181,7 +181,8 @@ def test_a_sensible_few_are_ticked_and_some_even_where_none_is_known(engine):
 
 def test_one_press_ticks_all_and_another_the_usual_ones_again(engine, repair):
     names, few = [c.name for c in CORRECTIONS], usual(engine.correction_cards())
-    for before, after in ((few, names), ([], names), (names, few), ("forged", names)):
+    for before, after in ((few, names), ([], names), (names, few), ("forged", names),
+                          ([["asc"], {}], names)):  # fmt: skip
         assert repair.tick(Call("s"), before)["corrections"] == after
 
 

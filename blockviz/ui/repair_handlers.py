@@ -53,7 +53,7 @@ class RepairHandlers:
         """All corrections, or the usual ones where all are ticked."""
         cards = self.engine.correction_cards()
         names = [card.name for card in cards]
-        is_all = isinstance(ticked, list) and set(ticked) >= set(names)
+        is_all = isinstance(ticked, list) and all(name in ticked for name in names)
         return {"corrections": usual(cards) if is_all else names}
 
     def start(self, call: Call, visitor: Visitor, jobs: Any, *form: Any) -> Update:

@@ -84,6 +84,8 @@ draw((v) => {
   // A drawing begun before the last toggle was taken, or before the last change, shows an old plan.
   const isOld = v.seq < sent || v.changes < seen;
   if (!isOld) seen = v.changes;
+  // A grid that is built anew goes on counting where the page's last one was.
+  sent = Math.max(sent, v.seq);
   const isNew = !view || view.layers !== v.layers;
   view = v;
   if (!isOld) removed = v.removed;
