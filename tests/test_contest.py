@@ -18,6 +18,7 @@ from blockviz.errors import BadInput, UnknownName
 from blockviz.evaluate import measure_perplexity
 from blockviz.export import stock_parameters
 from blockviz.models.model import BlockModel
+from blockviz.session import contest_views
 from blockviz.session.contest import contest_request, is_same_contest
 from blockviz.session.contest_space import check_contest, draw_texts, search_of, size_of
 from blockviz.session.contest_views import ContestRequest, entrants
@@ -130,6 +131,21 @@ def test_the_best_repair_is_chosen_on_held_out_windows(model, asked):
         repair = run(fit(model, plan, parse_method(CORRECTIONS, label), texts.fit))
         held[label] = run(measure_perplexity(repaired_model(model, repair), texts.held)).nll
     assert entry.repair == min(held, key=held.__getitem__)
+
+
+def test_of_several_searches_the_best_on_held_out_windows_is_taken(model, asked, monkeypatch):
+    alone, texts = replace(asked, names=("blockviz",), draws=(3,)), run(draw_texts(model, asked, 3))
+    both = run(contest_request(model, alone)).entries[1]
+    (ours,), held = entrants(("blockviz",)), {}
+    for search in ours.searches:
+        monkeypatch.setattr(contest_views, "OURS", (replace(ours, searches=(search,)),))
+        entry = run(contest_request(model, alone)).entries[1]
+        correction = parse_method(CORRECTIONS, entry.repair)
+        repair = run(fit(model, PruningPlan(entry.removed), correction, texts.fit))
+        found = run(measure_perplexity(repaired_model(model, repair), texts.held))
+        held[entry.removed, entry.repair] = found.nll
+    assert len(held) == 2
+    assert (both.removed, both.repair) == min(held, key=held.__getitem__)
 
 
 def test_what_is_known_is_not_run_again_and_a_partial_contest_goes_on(model, asked):

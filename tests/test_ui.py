@@ -7,6 +7,7 @@ import logging
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import gradio as gr
 import pytest
@@ -25,6 +26,7 @@ from blockviz.ui.launch import build_app, launch_settings, mode_for
 from blockviz.ui.link import link_view, parse_link
 from blockviz.ui.live_handlers import LiveHandlers, shown
 from blockviz.ui.map_handlers import MapHandlers
+from blockviz.ui.page import Page
 from blockviz.ui.screen import Call, Screen, failure, guarded, to_outputs
 from blockviz.ui.turns import Turns
 from blockviz.ui.visitors import Visitors
@@ -589,6 +591,25 @@ def test_a_component_name_is_taken_once():
 @pytest.fixture(scope="module")
 def app() -> gr.Blocks:
     return build_app(FakeEngine(is_hostile=True))
+
+
+def test_a_value_of_a_generator_never_changes_the_one_before_it():
+    """What a browser may still have to draw: it puts edits into the object that it was given."""
+    page, fn = Page(), SimpleNamespace(outputs=["a", "b", "c"])
+    steps = [{"text": "one"}, {"__type__": "update"}, {"text": "two"}]
+    sent = [
+        page.handle_streaming_diffs(fn, [dict(step), "x", [i]], "s", "run", final=i == 3)
+        for i, step in enumerate([*steps, {}])
+    ]
+    assert sent[0] == [{"text": "one"}, "x", [0]]
+    assert sent[1:3] == [
+        [[["replace", [], step]], [], [["replace", [], [i]]]] for i, step in enumerate(steps) if i
+    ]
+    assert sent[3] == [{"text": "two"}, "x", [2]]
+    whole = [page.handle_streaming_diffs(fn, [i, i, i], "s", "2", final=False, simple_format=True)
+             for i in (1, 2)]  # fmt: skip
+    assert whole == [[1, 1, 1], [2, 2, 2]]
+    assert page.handle_streaming_diffs(fn, [1, 2, 3], None, None, final=False) == [1, 2, 3]
 
 
 def test_no_endpoint_is_public_but_those_with_a_name_of_ours(app):

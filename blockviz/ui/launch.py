@@ -21,6 +21,7 @@ from blockviz.ui.job_handlers import NO_JOBS, JobHandlers
 from blockviz.ui.learn_tab import build_learn
 from blockviz.ui.load_drawer import build_drawer
 from blockviz.ui.map_tab import build_map
+from blockviz.ui.page import Page
 from blockviz.ui.parts import stylesheet
 from blockviz.ui.repair_tab import build_repair
 from blockviz.ui.screen import Screen, Update
@@ -60,7 +61,7 @@ def _assembled(engine: Engine) -> tuple[gr.Blocks, JobHandlers]:
     jobs = JobHandlers(engine, turns)
     visitor = jobs.first_visitor()
     first = jobs.first_screen(visitor)
-    with gr.Blocks(
+    with Page(
         title="blockviz", analytics_enabled=False, fill_width=True, delete_cache=(300, 3600)
     ) as app:
         _state(screen, visitor)

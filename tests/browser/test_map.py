@@ -155,6 +155,29 @@ def test_what_is_pressed_while_an_answer_is_late_is_taken_as_it_was_pressed(
         expect(block(page, name)).to_have_attribute("aria-checked", "false")
 
 
+def test_a_block_pressed_before_resets_answer_is_cut_out_of_the_whole_model(
+    serve, visit, monkeypatch
+):
+    served = serve()
+    known, is_first = served.engine.known, threading.Event()
+
+    def slow(plan):
+        if not plan.removed and not is_first.is_set():
+            is_first.set()
+            time.sleep(1.5)
+        return known(plan)
+
+    page = visit(served, "?remove=7.attn,18.attn")
+    opened(page, 58)
+    monkeypatch.setattr(served.engine, "known", slow)
+    page.locator("#reset").click()
+    expect(block(page, "18.attn")).to_have_attribute("aria-checked", "true", timeout=1000)
+    block(page, "2.mlp").click()
+    expect(page.locator("#score")).to_contain_text("59 of 60")
+    expect(block(page, "2.mlp")).to_have_attribute("aria-checked", "false")
+    expect(block(page, "18.attn")).to_have_attribute("aria-checked", "true")
+
+
 def test_many_quick_toggles_lose_none_and_end_on_the_last(serve, visit):
     served = serve(step=0.05)
     page = visit(served, "?remove=")

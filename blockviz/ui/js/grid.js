@@ -50,6 +50,11 @@ const toggle = (part, layer) => {
   paint();
   trigger("toggle", { removed: [...removed], block: `${layer}.${part}`, seq: sent });
 };
+// Reset shows at once, so that a block pressed before its answer is cut out of the whole model.
+const whole = () => {
+  removed = [];
+  paint();
+};
 const pick = () => {
   const part = ROWS[here.row][0];
   clearTimeout(pickTimer);
@@ -75,11 +80,15 @@ table.addEventListener("keydown", (event) => {
   const moves = { ArrowLeft: [row, layer - 1], ArrowRight: [row, layer + 1], ArrowUp: [row - 1, layer], ArrowDown: [row + 1, layer], Home: [row, 0], End: [row, view.layers - 1] };
   if (moves[event.key]) moveTo(...moves[event.key]);
   else if (event.key === "u") trigger("undo", {});
-  else if (event.key === "r") trigger("reset", {});
+  else if (event.key === "r") {
+    whole();
+    trigger("reset", {});
+  }
   else if (event.key === "?") hint.hidden = !hint.hidden;
   else return;
   event.preventDefault();
 });
+document.addEventListener("click", (event) => event.target.closest("#reset") && view && whole());
 draw((v) => {
   // A drawing begun before the last toggle was taken, or before the last change, shows an old plan.
   const isOld = v.seq < sent || v.changes < seen;

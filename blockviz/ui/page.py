@@ -1,0 +1,36 @@
+"""What of gradio's own page is done otherwise here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+
+class Page(gr.Blocks):
+    """Blocks whose generators send every value whole.
+
+    Gradio sends the difference to the value before, which the browser writes into the very object
+    that it may not have drawn yet: a component then shows half of each, or nothing.
+    """
+
+    def handle_streaming_diffs(
+        self,
+        block_fn: Any,
+        data: list,
+        session_hash: str | None,
+        run: str | None,
+        final: bool,  # noqa: FBT001
+        simple_format: bool = False,  # noqa: FBT001, FBT002
+    ) -> list:
+        """The edits that put each changed value in place of the one before."""
+        before = list(self.pending_diff_streams.get(session_hash, {}).get(run, ()))
+        whole = super().handle_streaming_diffs(
+            block_fn, data, session_hash, run, final, simple_format=True
+        )
+        if simple_format or final or not before:
+            return whole
+        return [
+            [] if old == new else [["replace", [], new]]
+            for old, new in zip(before, whole, strict=True)
+        ]
