@@ -19,6 +19,7 @@ from blockviz.rankings import rank_intervals, tied_with
 from blockviz.session import Continuation, LiveResult, Sizes, Visitor
 from blockviz.types import BlockId, Done, Progress, PruningPlan
 from blockviz.ui import inputs, map_views, views, words
+from blockviz.ui.compare_handlers import CompareHandlers
 from blockviz.ui.drawing import Drawing
 from blockviz.ui.insight_cards import InsightCards
 from blockviz.ui.job_handlers import NO_JOBS, JobHandlers
@@ -400,6 +401,17 @@ def test_forged_write_inputs_never_reach_the_model(prompt, n_new):
     with pytest.raises(BlockvizError):
         list(running)
     assert engine.calls == []
+
+
+def test_without_a_chat_template_no_prompt_goes_through_one_out_of_sight(engine, visitor):
+    """A box that was ticked for the model before is not only hidden."""
+    drawing, compare = Drawing(engine), CompareHandlers(engine, JobHandlers(engine, Turns()))
+    for has, value in ((True, None), (False, False)):
+        engine.info = replace(engine.info, has_chat_template=has)
+        found = drawing.everything(visitor, "lds", "rank")["chat"]
+        offered = compare.offer(Call("s"), visitor, "asc", "mean", [])["compare_chat"]
+        assert found == offered
+        assert (found["visible"], found.get("value")) == (has, value)
 
 
 def test_opening_restores_a_link_without_starting_work(engine):

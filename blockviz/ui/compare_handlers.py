@@ -10,6 +10,7 @@ from blockviz.errors import BlockvizError
 from blockviz.session import Visitor
 from blockviz.types import Comparison
 from blockviz.ui import compare_cards, compare_form
+from blockviz.ui.chat_field import chat_offered
 from blockviz.ui.drawing import Drawing
 from blockviz.ui.job_handlers import JobHandlers
 from blockviz.ui.repair_rows import blocks
@@ -47,7 +48,7 @@ class CompareHandlers:
             "compare_a": gr.update(choices=found, value=values[0]),
             "compare_b": gr.update(choices=found, value=values[1]),
             "compare_offered": list(usual),
-            "compare_chat": gr.update(visible=self.engine.info.has_chat_template),
+            "compare_chat": chat_offered(self.engine.info),
         }
 
     def describe(self, call: Call, visitor: Visitor, jobs: Any, shown: Any, *form: Any) -> Update:

@@ -8,6 +8,7 @@ import gradio as gr
 
 from blockviz.session import Visitor
 from blockviz.ui import compare_cards
+from blockviz.ui.chat_field import chat_field
 from blockviz.ui.compare_form import MAX_PROMPT_CHARS, choices, usual
 from blockviz.ui.compare_handlers import NOTHING_CUT
 from blockviz.ui.compare_view import empty_view
@@ -79,10 +80,7 @@ def _settings(screen: Screen, engine: Engine) -> None:
     with gr.Accordion("Advanced", open=False, elem_id="compare-advanced"):
         with gr.Row(elem_classes=["bv-fields"]):
             number_field(screen, "compare_new", "New tokens at most", min(48, n_new))
-            screen.add("compare_chat", gr.Checkbox(
-                value=False, label="Prompt through the chat template", elem_id="compare-chat",
-                visible=engine.info.has_chat_template,
-            ))  # fmt: skip
+            chat_field(screen, engine, "compare_chat", "Use the chat template")
         with gr.Row(elem_classes=["bv-fields"]):
             text_field(screen, engine, "compare_text", "Fit on")
             number_field(screen, "compare_samples", "Windows", min(48, most))

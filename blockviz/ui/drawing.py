@@ -18,6 +18,7 @@ from blockviz.plots import (
 from blockviz.session import LiveResult, Visitor
 from blockviz.types import BlockId, ModelInfo, PruningPlan, ScoreTable
 from blockviz.ui import map_views, views
+from blockviz.ui.chat_field import chat_offered
 from blockviz.ui.link import link_view
 from blockviz.ui.map_views import Intervals
 from blockviz.ui.words import short
@@ -172,7 +173,7 @@ class Drawing:
             "legend": map_views.legend(table, metric, shade),
             "twin": gr.update(choices=blocks, value=list(visitor.removed)),
             "metric": gr.update(choices=titles, value=metric or None),
-            "chat": gr.update(visible=info.has_chat_template),
+            "chat": chat_offered(info),
         }
 
 

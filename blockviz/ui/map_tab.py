@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import gradio as gr
 
+from blockviz.ui.chat_field import chat_field
 from blockviz.ui.drawing import NO_CSV
 from blockviz.ui.live_handlers import MAX_NEW_TOKENS
 from blockviz.ui.parts import heading, part
@@ -83,8 +84,7 @@ def _heat(screen: Screen) -> None:
 
 
 def _texts(screen: Screen, engine: Engine) -> None:
-    limits, example = engine.limits, engine.example_continuation
-    is_chat = example is not None and example.is_chat
+    limits = engine.limits
     with gr.Column(elem_classes=["bv-panel"]):
         heading(
             "What it writes",
@@ -100,11 +100,7 @@ def _texts(screen: Screen, engine: Engine) -> None:
                 1, limits.max_new_tokens or MAX_NEW_TOKENS, value=48, step=1,
                 label="New tokens at most", min_width=180, elem_id="n-new",
             ))  # fmt: skip
-            screen.add("chat", gr.Checkbox(
-                value=is_chat, label="Use the chat template", elem_id="chat", min_width=180,
-                visible=engine.info.has_chat_template,
-                info="Off: the prompt goes in as it stands.",
-            ))  # fmt: skip
+            chat_field(screen, engine, "chat", "Use the chat template")
             screen.add("write", gr.Button(
                 "Write", variant="primary", elem_id="write", min_width=120, scale=0
             ))  # fmt: skip

@@ -3,7 +3,7 @@ tour.addEventListener("click", () => document.dispatchEvent(new CustomEvent("blo
 draw((v) => {
   const mark = h("span", { class: "bv-mark", "aria-hidden": "true" }, h("i"), h("i", { class: "gone" }), h("i"));
   const chip = (label, name, rest) =>
-    h("span", { class: "bv-chip", "aria-label": label }, h("b", { dir: "auto" }, name), " ", h("span", { dir: "auto" }, rest));
+    h("span", { class: "bv-chip", "aria-label": label, title: `${name} ${rest}` }, h("b", { dir: "auto" }, name), " ", h("span", { dir: "auto" }, rest));
   root.replaceChildren(
     h("h1", null, mark, "blockviz"),
     chip("model", v.model, v.model_facts),
