@@ -56,7 +56,7 @@ from blockviz.types.lens import Lens
 from blockviz.ui.figure_card import card_names, card_update
 
 ORIGIN = DataOrigin("BoolQ <b>passages</b>", "calibration", "stream", 32, 128, 4096, 42, "0")
-PROVENANCE = Provenance(ORIGIN, "tiny</script>", "12fd25f7736", "", "float32", "cpu", 2, {})
+PROVENANCE = Provenance(ORIGIN, "tiny</script>", "12fd25f77366", "", "float32", "cpu", 2, {})
 NASTY = (
     "<b>bold</b>", "$x^2$", "<a href='javascript:alert(1)'>x</a>", "\u202egnp.exe", "\n\n",
     "=1+1", "<br>", "&lt;", "</script><script>alert(1)</script>", "\x00", "%{z}", "\ud800",

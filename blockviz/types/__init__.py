@@ -4,7 +4,13 @@ from blockviz.types.answers import Question, TaskAnswers, Timing
 from blockviz.types.blocks import PARTS, UNITS, Block, BlockId, ModelInfo, Part, Unit
 from blockviz.types.comparison import Comparison, ComparisonColumn
 from blockviz.types.contest import Answered, Contest, Entry
-from blockviz.types.data import CalibrationBatch, CalibrationSet, DataOrigin, Provenance
+from blockviz.types.data import (
+    CalibrationBatch,
+    CalibrationSet,
+    DataOrigin,
+    Provenance,
+    short_revision,
+)
 from blockviz.types.events import Done, Events, Progress, passing, run
 from blockviz.types.export import CheckRow, ExportReport
 from blockviz.types.interactions import Interactions
@@ -101,4 +107,5 @@ __all__ = [
     "parts_of",
     "passing",
     "run",
+    "short_revision",
 ]

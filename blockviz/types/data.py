@@ -28,6 +28,12 @@ class DataOrigin:
         return f"{self.dataset}, {self.n_samples} × {self.seq_len} tokens"
 
 
+def short_revision(revision: str) -> str:
+    """The first seven digits of a commit; any other name as it is."""
+    is_commit = len(revision) >= 12 and set(revision) <= set("0123456789abcdef")
+    return revision[:7] if is_commit else revision
+
+
 @dataclass(frozen=True)
 class Provenance:
     """Everything needed to repeat a number. Every result carries one; caches are keyed by it."""

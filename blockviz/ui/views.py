@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from blockviz.session import Continuation, JobView, LiveResult, Sizes, Verdict, Visitor
-from blockviz.types import ModelInfo, ScoreTable
+from blockviz.types import ModelInfo, ScoreTable, short_revision
 from blockviz.ui.words import (
     TIMES,
     UNKNOWN,
@@ -16,7 +16,6 @@ from blockviz.ui.words import (
     sentence,
     short,
     short_dtype,
-    short_revision,
     size,
 )
 
@@ -134,7 +133,7 @@ def verdict(found: Verdict) -> View:
     """What a model would cost and whether it can be taken, before anything is fetched."""
     facts = [
         ("family", found.family),
-        ("revision", found.revision[:12]),
+        ("revision", short_revision(found.revision)),
         ("download", size(found.download_bytes) if found.download_bytes else "nothing to fetch"),
         ("memory", f"about {size(found.memory_bytes)}" if found.memory_bytes else "unknown"),
         ("licence", found.license or "not stated"),

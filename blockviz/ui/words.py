@@ -83,12 +83,6 @@ def duration(seconds: float) -> str:
     return f"{whole // 60}{THIN}min {whole % 60}{THIN}s"
 
 
-def short_revision(revision: str) -> str:
-    """The first seven digits of a commit; any other name as it is."""
-    is_commit = len(revision) >= 12 and set(revision) <= set("0123456789abcdef")
-    return revision[:7] if is_commit else revision
-
-
 def sentence(text: str) -> str:
     """The text with a capital first letter."""
     return text[:1].upper() + text[1:]
