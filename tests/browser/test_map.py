@@ -9,7 +9,7 @@ import time
 
 import pytest
 from fake_engine import BASELINE, HOSTILE
-from pages import PAST_THE_EDGE
+from pages import WIDTHS, past_the_edge
 from playwright.sync_api import expect
 
 from blockviz.types import BlockId, PruningPlan
@@ -18,7 +18,6 @@ from blockviz.ui.words import short
 pytestmark = pytest.mark.browser
 REMOVED = re.compile("removed$")
 KEPT = re.compile("kept$")
-# Visible elements beyond the right edge, those aside that scroll or end in an ellipsis.
 
 
 def block(page, name):
@@ -379,25 +378,25 @@ def test_hosted_mode_has_the_demo_only(serve, visit):
     expect(page.get_by_role("option")).to_have_count(2)
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1440, 390, 320])
-def test_the_page_fits_its_window_in_both_themes(serve, visit, theme, width, tmp_path):
-    served = serve(n_layers=80)
-    page = visit(served, f"?__theme={theme}", viewport={"width": width, "height": 844})
+@pytest.mark.parametrize(
+    ("theme", "paper"), [("light", "rgb(251, 250, 247)"), ("dark", "rgb(20, 23, 26)")]
+)
+def test_the_page_fits_its_window_in_both_themes(serve, visit, theme, paper):
+    page = visit(serve(n_layers=80), f"?__theme={theme}")
     page.get_by_role("button", name="Model, text and metrics").click()
     expect(page.locator("#check")).to_be_visible()
-    assert page.evaluate("document.documentElement.scrollWidth") == width
-    assert page.evaluate(PAST_THE_EDGE) == []
-    grid = page.locator("#grid .bv-scroll")
-    assert grid.evaluate("e => e.scrollWidth > e.clientWidth")
-    paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert paper == {"light": "rgb(251, 250, 247)", "dark": "rgb(20, 23, 26)"}[theme]
-    # The scoreboard stays, and leaves most of a phone to the page.
-    page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == paper
+    assert past_the_edge(page) == {}
     board = page.locator("#board")
-    expect(board).to_be_in_viewport(ratio=1)
-    assert board.bounding_box()["height"] < 844 / 4
-    page.screenshot(path=tmp_path / f"{theme}-{width}.png")
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 844})
+        page.wait_for_function(f"document.documentElement.scrollWidth === {width}")
+        grid = page.locator("#grid .bv-scroll")
+        assert grid.evaluate("e => e.scrollWidth > e.clientWidth")
+        # The scoreboard stays, and leaves most of a phone to the page.
+        page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
+        expect(board).to_be_in_viewport(ratio=1)
+        assert board.bounding_box()["height"] < 844 / 4
 
 
 def test_closing_the_page_is_told_to_the_engine(serve, visit):
