@@ -40,6 +40,19 @@ def opened(page, kept):
     expect(page.locator("#score")).to_contain_text(f"{kept} of ")
 
 
+def hold_an_answer(served, monkeypatch, is_held):
+    """The first answer that looks up such a plan comes late."""
+    known, is_over = served.engine.known, threading.Event()
+
+    def slow(plan):
+        if is_held(plan) and not is_over.is_set():
+            is_over.set()
+            time.sleep(1.5)
+        return known(plan)
+
+    monkeypatch.setattr(served.engine, "known", slow)
+
+
 def test_the_page_opens_on_the_finished_example(serve, visit):
     served = serve(is_ready=False, load_seconds=60.0, step=0.2)
     page = visit(served)
@@ -133,17 +146,9 @@ def test_what_is_pressed_while_an_answer_is_late_is_taken_as_it_was_pressed(
 ):
     """Gradio runs an event that waited again with what the first one carried."""
     served = serve()
-    known, is_first = served.engine.known, threading.Event()
-
-    def slow(plan):
-        if plan.removed and not is_first.is_set():
-            is_first.set()
-            time.sleep(1.5)
-        return known(plan)
-
     page = visit(served, "?remove=")
     opened(page, 60)
-    monkeypatch.setattr(served.engine, "known", slow)
+    hold_an_answer(served, monkeypatch, lambda plan: plan.removed)
     block(page, "2.mlp").click()
     page.wait_for_timeout(100)
     block(page, "5.attn").click()
@@ -158,17 +163,9 @@ def test_a_block_pressed_before_resets_answer_is_cut_out_of_the_whole_model(
     serve, visit, monkeypatch
 ):
     served = serve()
-    known, is_first = served.engine.known, threading.Event()
-
-    def slow(plan):
-        if not plan.removed and not is_first.is_set():
-            is_first.set()
-            time.sleep(1.5)
-        return known(plan)
-
     page = visit(served, "?remove=7.attn,18.attn")
     opened(page, 58)
-    monkeypatch.setattr(served.engine, "known", slow)
+    hold_an_answer(served, monkeypatch, lambda plan: not plan.removed)
     page.locator("#reset").click()
     expect(block(page, "18.attn")).to_have_attribute("aria-checked", "true", timeout=1000)
     block(page, "2.mlp").click()
