@@ -27,17 +27,20 @@ def wire_compare(
     opened = screen.listen(screen["compare"].select, compare.offer, **offer)
     ended = screen.listen(screen["job"].settled, compare.offer, **offer)
     written = [n for n in FORM if isinstance(screen[n], (gr.Number, gr.Textbox))]
+    drawings = [
+        *(screen.listen(trigger, compare.draw, inputs=shown, outputs=OUTPUTS, **last)
+          for trigger in (opened.then, screen["compare_shown"].input)),
+        *(screen.listen(trigger, compare.newest, inputs=(*own, *FORM), outputs=OUTPUTS, **last)
+          for trigger in (ended.then, screen["job"].compared)),
+    ]  # fmt: skip
+    # After a drawing too: it was begun with the settings as they were then.
     settled = (
-        *(change.then for change in (*changes, opened, ended)),
+        *(change.then for change in (*changes, *drawings)),
         *(screen[name].blur for name in written), *(screen[name].submit for name in written),
         *(screen[name].input for name in FORM if name not in written),
     )  # fmt: skip
     for trigger in settled:
         screen.listen(trigger, compare.describe, inputs=shown, outputs=DESCRIBED, **last)
-    for trigger in (opened.then, screen["compare_shown"].input):
-        screen.listen(trigger, compare.draw, inputs=shown, outputs=OUTPUTS, **last)
-    for trigger in (ended.then, screen["job"].compared):
-        screen.listen(trigger, compare.newest, inputs=(*own, *FORM), outputs=OUTPUTS, **last)
     screen.listen(
         screen["start_compare"].click, compare.start, inputs=(*own, *FORM),
         outputs=(*started, "compare_note"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import threading
+import time
 
 import pytest
 from fake_compare import make_comparison
@@ -13,6 +15,7 @@ from test_search_tab import drawn
 from blockviz.session.compare_views import CompareRequest
 from blockviz.session.repair_views import RepairRequest
 from blockviz.types import BlockId, PruningPlan
+from blockviz.ui import compare_cards
 
 pytestmark = pytest.mark.browser
 
@@ -150,6 +153,37 @@ def test_a_change_of_plan_or_prompt_marks_the_columns_and_keeps_them(serve, visi
     expect(row(page, "Perplexity").locator("td").nth(1)).to_contain_text("97.")
     page.locator("#undo").click()
     expect(page.locator("#compare-note")).to_be_hidden()
+
+
+def test_a_drawing_that_comes_late_brings_no_old_settings_back(serve, visit, monkeypatch):
+    page = opened(visit, serve(), PLAN)
+    page.locator("#start-compare").click()
+    expect(page.locator("#job")).to_contain_text("done")
+    drawn(page, "comparison_rise").to_be_visible()
+    expect(page.locator("#compare-note")).to_be_hidden()
+    page.wait_for_timeout(1000)
+    draws, begun, over = compare_cards.drawn, threading.Event(), threading.Event()
+
+    def late(*args):
+        found = draws(*args)
+        begun.set()
+        time.sleep(2)
+        over.set()
+        return found
+
+    monkeypatch.setattr(compare_cards, "drawn", late)
+    tab(page, "Map")
+    to_compare(page)
+    while not begun.is_set():
+        page.wait_for_timeout(50)
+    page.locator("#compare-prompt textarea").fill("Another beginning")
+    page.locator("#compare-prompt textarea").press("Tab")
+    expect(page.locator("#compare-note")).to_contain_text("The settings have changed since")
+    assert not over.is_set()
+    while not over.is_set():
+        page.wait_for_timeout(50)
+    page.wait_for_timeout(1500)
+    expect(page.locator("#compare-note")).to_contain_text("The settings have changed since")
 
 
 def test_the_best_of_a_repair_becomes_correction_a(serve, visit):
