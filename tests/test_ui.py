@@ -403,6 +403,14 @@ def test_forged_write_inputs_never_reach_the_model(prompt, n_new):
     assert engine.calls == []
 
 
+@pytest.mark.parametrize("way", [True, False])
+def test_the_bundled_prompt_goes_the_way_that_it_went_for_the_example(engine, way):
+    engine.example_continuation = replace(engine.example_continuation, is_chat=way)
+    boxes = {b.elem_id: b.value for b in build_app(engine).blocks.values()
+             if b.elem_id in ("chat", "compare-chat")}  # fmt: skip
+    assert boxes == {"chat": way, "compare-chat": way}
+
+
 def test_without_a_chat_template_no_prompt_goes_through_one_out_of_sight(engine, visitor):
     """A box that was ticked for the model before is not only hidden."""
     drawing, compare = Drawing(engine), CompareHandlers(engine, JobHandlers(engine, Turns()))

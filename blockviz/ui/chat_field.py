@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from blockviz.types import ModelInfo
 
 
-def chat_field(screen: Screen, engine: Engine, name: str, label: str) -> None:
+def chat_field(screen: Screen, engine: Engine, name: str) -> None:
     """Ticked where the bundled text was written that way."""
     example = engine.example_continuation
     screen.add(name, gr.Checkbox(
-        value=example is not None and example.is_chat, label=label, min_width=180,
-        visible=engine.info.has_chat_template, info="Off: the prompt goes in as it stands.",
-        elem_id=name.replace("_", "-"),
+        value=example is not None and example.is_chat, label="Use the chat template",
+        info="Off: the prompt goes in as it stands.", visible=engine.info.has_chat_template,
+        min_width=180, elem_id=name.replace("_", "-"),
     ))  # fmt: skip
 
 

@@ -80,7 +80,7 @@ def _settings(screen: Screen, engine: Engine) -> None:
     with gr.Accordion("Advanced", open=False, elem_id="compare-advanced"):
         with gr.Row(elem_classes=["bv-fields"]):
             number_field(screen, "compare_new", "New tokens at most", min(48, n_new))
-            chat_field(screen, engine, "compare_chat", "Use the chat template")
+            chat_field(screen, engine, "compare_chat")
         with gr.Row(elem_classes=["bv-fields"]):
             text_field(screen, engine, "compare_text", "Fit on")
             number_field(screen, "compare_samples", "Windows", min(48, most))

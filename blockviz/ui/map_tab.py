@@ -100,7 +100,7 @@ def _texts(screen: Screen, engine: Engine) -> None:
                 1, limits.max_new_tokens or MAX_NEW_TOKENS, value=48, step=1,
                 label="New tokens at most", min_width=180, elem_id="n-new",
             ))  # fmt: skip
-            chat_field(screen, engine, "chat", "Use the chat template")
+            chat_field(screen, engine, "chat")
             screen.add("write", gr.Button(
                 "Write", variant="primary", elem_id="write", min_width=120, scale=0
             ))  # fmt: skip
