@@ -20,9 +20,8 @@ from blockviz.ui.learn_events import wire_learn
 from blockviz.ui.live_handlers import LiveHandlers
 from blockviz.ui.map_handlers import MapHandlers
 from blockviz.ui.recipe_handlers import RecipeHandlers
-from blockviz.ui.repair_form import FORM as REPAIR
-from blockviz.ui.repair_handlers import LOOKED_AT, RepairHandlers
-from blockviz.ui.repair_handlers import OUTPUTS as REPAIRED
+from blockviz.ui.repair_events import wire_repair
+from blockviz.ui.repair_handlers import RepairHandlers
 from blockviz.ui.report_handlers import ReportHandlers, wire_report
 from blockviz.ui.screen import EACH, Screen
 from blockviz.ui.search_cards import card_outputs as search_outputs
@@ -63,7 +62,7 @@ def wire(app: gr.Blocks, screen: Screen, engine: Engine, turns: Turns, jobs: Job
     for change in (*history, *applies):
         screen.listen(change.then, insights.foretell, inputs=("visitor",), outputs=("foretold",))
     opened = _job_events(app, screen, jobs)
-    _repair_events(screen, RepairHandlers(engine, jobs), [*changes, opened])
+    wire_repair(screen, RepairHandlers(engine, jobs), [*changes, opened], STARTED)
     wire_compare(screen, CompareHandlers(engine, jobs), [*changes, opened], STARTED)
     wire_export(screen, ExportHandlers(engine, jobs), [*changes, opened], STARTED)
     wire_report(screen, ReportHandlers(engine))
@@ -148,48 +147,6 @@ def _search_events(
         )
         screen.listen(change.then, curves.draw, **drawn)
     return changes
-
-
-def _repair_events(
-    screen: Screen, repair: RepairHandlers, changes: Sequence[gr.events.Dependency]
-) -> None:
-    """A change of plan or settings is described; a table is drawn as its rows arrive."""
-    last, asked = {"trigger_mode": "always_last"}, ("visitor", "jobs", "repair_shown")
-    looked = ("repair_row", "repair_place")
-    written = [n for n in REPAIR if isinstance(screen[n], (gr.Number, gr.Textbox))]
-    chosen = [n for n in REPAIR if n not in written]
-    own = {"inputs": ("corrections",), "outputs": ("corrections",)}
-    ticked = screen.listen(screen["tick_all"].click, repair.tick, **own)
-    settled = (
-        *(change.then for change in changes), screen["repair"].select, ticked.then,
-        *(screen[name].blur for name in written), *(screen[name].submit for name in written),
-        *(screen[name].input for name in chosen),
-    )  # fmt: skip
-    for trigger in settled:
-        screen.listen(
-            trigger, repair.describe, inputs=(*asked, *REPAIR),
-            outputs=("repair_says", "repair_note", "start_repair", "start_auto"), **last,
-        )  # fmt: skip
-    for name, start in (("start_repair", repair.start), ("start_auto", repair.start_auto)):
-        screen.listen(
-            screen[name].click, start, inputs=("visitor", "jobs", *REPAIR),
-            outputs=(*STARTED, "repair_note"),
-        )  # fmt: skip
-    for trigger in (screen["repair"].select, screen["repair_shown"].input):
-        screen.listen(trigger, repair.draw, inputs=(*asked, *looked), outputs=REPAIRED, **last)
-    for trigger in (screen["job"].fitted, screen["job"].settled):
-        screen.listen(
-            trigger, repair.newest, inputs=("visitor", "jobs", *looked), outputs=REPAIRED, **last
-        )
-    for name in looked:
-        screen.listen(
-            screen[name].input, repair.turn, inputs=("visitor", "repair_shown", *looked),
-            outputs=LOOKED_AT, **last,
-        )  # fmt: skip
-    screen.listen(
-        screen["repair_rows"].look, repair.look,
-        inputs=("visitor", "repair_shown", "repair_place"), outputs=LOOKED_AT, **EACH,
-    )  # fmt: skip
 
 
 def _search_settings(screen: Screen, search: SearchHandlers) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Any
 
@@ -39,3 +40,18 @@ def past_the_edge(page: Any) -> dict[int, list[str]]:
         found |= {width: out} if out else {}
     page.set_viewport_size(before)
     return found
+
+
+def drawn_late(monkeypatch: Any, cards: Any) -> tuple[threading.Event, threading.Event]:
+    """From here on `cards.drawn` answers two seconds late; set once it has begun, and answered."""
+    draws, begun, over = cards.drawn, threading.Event(), threading.Event()
+
+    def late(*args: Any) -> Any:
+        found = draws(*args)
+        begun.set()
+        time.sleep(2)
+        over.set()
+        return found
+
+    monkeypatch.setattr(cards, "drawn", late)
+    return begun, over

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-import threading
-import time
 
 import pytest
 from fake_compare import make_comparison
-from pages import PAST_THE_EDGE, past_the_edge, tab
+from pages import PAST_THE_EDGE, drawn_late, past_the_edge, tab
 from playwright.sync_api import expect
 from test_search_tab import drawn
 
@@ -162,16 +160,7 @@ def test_a_drawing_that_comes_late_brings_no_old_settings_back(serve, visit, mon
     drawn(page, "comparison_rise").to_be_visible()
     expect(page.locator("#compare-note")).to_be_hidden()
     page.wait_for_timeout(1000)
-    draws, begun, over = compare_cards.drawn, threading.Event(), threading.Event()
-
-    def late(*args):
-        found = draws(*args)
-        begun.set()
-        time.sleep(2)
-        over.set()
-        return found
-
-    monkeypatch.setattr(compare_cards, "drawn", late)
+    begun, over = drawn_late(monkeypatch, compare_cards)
     tab(page, "Map")
     to_compare(page)
     while not begun.is_set():

@@ -6,12 +6,13 @@ import re
 
 import pytest
 from fake_repair import make_repair
-from pages import past_the_edge, tab
+from pages import drawn_late, past_the_edge, tab
 from playwright.sync_api import expect
 from test_search_tab import drawn
 
 from blockviz.session.repair_views import RepairRequest
 from blockviz.types import BlockId, PruningPlan
+from blockviz.ui import repair_cards
 
 pytestmark = pytest.mark.browser
 
@@ -62,6 +63,31 @@ def test_cancel_keeps_what_is_fitted_and_a_reload_finds_it(serve, visit):
     expect(again.locator("#repair-note")).to_contain_text("Partial.")
     assert served.engine.repair_table("repair0").is_partial
     drawn(again, "repairs_bars").to_be_visible()
+
+
+def test_a_drawing_that_comes_late_brings_no_old_plan_back(serve, visit, monkeypatch):
+    served = serve()
+    plan = PruningPlan((BlockId(7, "attn"), BlockId(18, "attn")))
+    request = RepairRequest(plan, ("asc", "ridge"))
+    served.engine._repairs["example"] = make_repair(served.engine.info, request)
+    page = opened(visit, served)
+    page.locator("#start-repair").click()
+    expect(page.locator("#job")).to_contain_text("done")
+    drawn(page, "repairs_bars").to_be_visible()
+    expect(page.locator("#repair-note")).to_be_hidden()
+    page.wait_for_timeout(1000)
+    begun, over = drawn_late(monkeypatch, repair_cards)
+    page.locator("#repair-shown input").click()
+    page.get_by_role("option", name=re.compile("example$")).click()
+    while not begun.is_set():
+        page.wait_for_timeout(50)
+    page.locator("#reset").click()
+    expect(page.locator("#repair-note")).to_contain_text("Stale.")
+    assert not over.is_set()
+    while not over.is_set():
+        page.wait_for_timeout(50)
+    page.wait_for_timeout(1500)
+    expect(page.locator("#repair-note")).to_contain_text("Stale.")
 
 
 def test_the_button_follows_the_plan(serve, visit):
