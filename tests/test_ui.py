@@ -425,7 +425,7 @@ def test_without_a_chat_template_no_prompt_goes_through_one_out_of_sight(engine,
 def test_opening_restores_a_link_without_starting_work(engine):
     jobs = JobHandlers(engine, Turns())
     query = {"remove": "3.layer", "metric": "lds"}
-    update = jobs.open(Call("s", query=query), jobs.first_visitor(), {"jobs": []}, "rank")
+    update = jobs.open(Call("s", query=query), jobs.drawing.first_visitor(), {"jobs": []}, "rank")
     assert update["visitor"].removed == ("3.attn", "3.mlp")
     assert update["metric"]["value"] == "lds"
     assert engine.calls == []
@@ -434,7 +434,7 @@ def test_opening_restores_a_link_without_starting_work(engine):
 
 def test_a_block_switched_before_the_page_was_answered_stays_switched(engine):
     jobs = JobHandlers(engine, Turns())
-    early = jobs.first_visitor().with_removed(("3.attn",))
+    early = jobs.drawing.first_visitor().with_removed(("3.attn",))
     assert "visitor" not in jobs.open(Call("s"), early, None, "rank")
     stale = replace(early, model_key="another")
     assert jobs.open(Call("s"), stale, None, "rank")["visitor"].removed == engine.example_removed
@@ -443,7 +443,7 @@ def test_a_block_switched_before_the_page_was_answered_stays_switched(engine):
 def test_a_bad_link_opens_the_example_and_says_why(engine):
     jobs = JobHandlers(engine, Turns())
     call = Call("s", query={"remove": "99.attn"})
-    update = jobs.open(call, jobs.first_visitor(), None, "rank")
+    update = jobs.open(call, jobs.drawing.first_visitor(), None, "rank")
     assert "visitor" not in update
     assert "layers 0 to 29" in update["error"]["text"]
 
@@ -452,7 +452,7 @@ def test_one_load_of_the_demo_serves_all_pages():
     engine = FakeEngine(step=0.01)
     jobs = JobHandlers(engine, Turns())
     ids = {
-        jobs.open(Call(f"s{i}"), jobs.first_visitor(), None, "rank")["jobs"]["demo"]
+        jobs.open(Call(f"s{i}"), jobs.drawing.first_visitor(), None, "rank")["jobs"]["demo"]
         for i in range(5)
     }
     assert len(ids) == 1
@@ -461,13 +461,15 @@ def test_one_load_of_the_demo_serves_all_pages():
 def test_a_reload_finds_its_job_and_a_finished_one_its_result(engine):
     jobs = JobHandlers(engine, Turns())
     engine._jobs["mine"] = JobView("mine", "score", "running", "ppl", 3, 60)
-    update = jobs.open(Call("s"), jobs.first_visitor(), {"jobs": ["mine"]}, "rank")
+    update = jobs.open(Call("s"), jobs.drawing.first_visitor(), {"jobs": ["mine"]}, "rank")
     assert update["jobs"]["own"] == "mine"
     assert update["job"]["text"].startswith("Ppl, 3 of 60")
     engine._tables["t"] = engine.table("example")
     engine._jobs["mine"] = JobView("mine", "score", "done", result={"table_key": "t"})
     assert (
-        jobs.open(Call("s"), jobs.first_visitor(), {"jobs": ["mine"]}, "rank")["visitor"].table_key
+        jobs.open(Call("s"), jobs.drawing.first_visitor(), {"jobs": ["mine"]}, "rank")[
+            "visitor"
+        ].table_key
         == "t"
     )
 
@@ -483,7 +485,7 @@ def test_a_reload_finds_all_results_of_this_browser_whichever_came_last(engine, 
     pairs = begun["jobs"]["own"]
     engine._jobs[pairs] = JobView(pairs, "pairs", "done", result={"pairs_key": "example"})
     assert begun["browser"] == {"jobs": ["gone", "first", "other", pairs]}
-    opened = jobs.open(Call("new"), jobs.first_visitor(), begun["browser"], "rank")
+    opened = jobs.open(Call("new"), jobs.drawing.first_visitor(), begun["browser"], "rank")
     assert opened["jobs"]["own"] == pairs
     assert opened["jobs"]["past"] == ("first", "other", pairs)
     assert (opened["visitor"].table_key, opened["visitor"].pairs_key) == ("t", "example")

@@ -254,6 +254,18 @@ def test_a_tour_says_what_was_before_it_and_each_is_a_run_of_its_own(engine, vis
         tour.begin(Call(), replace(visitor, model_key="other"), "bi")
 
 
+def test_a_tour_begun_before_the_link_is_opened_is_of_what_the_link_asks_for(engine, plan):
+    tour, painted = TourHandlers(engine, plan), plan.drawing.first_visitor()
+    linked = Call(query={"remove": "3.attn,9.mlp", "metric": "bi"})
+    begun = tour.begin(linked, painted, "ppl")["tour"]
+    assert begun["was"]["removed"] == ["3.attn", "9.mlp"] and begun["was"]["metric"] == "bi"
+    assert begun["steps"][0]["title"] == "Where you are"
+    foreign = tour.begin(Call(query={"remove": "99.attn"}), painted, "ppl")["tour"]
+    assert foreign["was"]["removed"] == list(EXAMPLE)
+    opened = plan.drawing.linked_visitor(linked.query)[0].with_removed(["5.attn"])
+    assert tour.begin(linked, opened, "ppl")["tour"]["was"]["removed"] == ["5.attn"]
+
+
 def test_what_was_before_comes_back_as_one_change(engine, visitor, plan):
     tour, now = TourHandlers(engine, plan), visitor.reset().with_removed(["3.attn"])
     data = {"removed": list(EXAMPLE), "metric": "lds"}

@@ -251,7 +251,7 @@ def test_a_reload_finds_the_repair_that_is_running(engine, visitor):
     jobs = JobHandlers(engine, Turns())
     keep(engine, visitor, "new")
     engine._jobs["mine"] = JobView("mine", "repair", "running", partial={"repair_key": "new"})
-    update = jobs.open(Call("s"), jobs.first_visitor(), {"jobs": ["mine"]}, "rank")
+    update = jobs.open(Call("s"), jobs.drawing.first_visitor(), {"jobs": ["mine"]}, "rank")
     assert update["visitor"].repairs[-1] == "new"
 
 

@@ -403,7 +403,7 @@ def test_a_reload_finds_the_search_that_is_running(engine):
     jobs = JobHandlers(engine, Turns())
     with_run(engine, "new", 1, is_partial=True)
     engine._jobs["mine"] = JobView("mine", "search", "running", partial={"search_key": "new"})
-    update = jobs.open(Call("s"), jobs.first_visitor(), {"jobs": ["mine"]}, "rank")
+    update = jobs.open(Call("s"), jobs.drawing.first_visitor(), {"jobs": ["mine"]}, "rank")
     assert update["visitor"].searches[-1] == "new"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -19,7 +20,7 @@ from blockviz.session import LiveResult, Visitor
 from blockviz.types import BlockId, ModelInfo, PruningPlan, ScoreTable
 from blockviz.ui import map_views, views
 from blockviz.ui.chat_field import chat_offered
-from blockviz.ui.link import link_view
+from blockviz.ui.link import link_view, parse_link
 from blockviz.ui.map_views import Intervals
 from blockviz.ui.words import short
 
@@ -44,6 +45,20 @@ class Drawing:
     def example_key(self) -> str:
         """`example` while the loaded model is the bundled example's, else no table."""
         return "example" if self.engine.table("example") is not None else ""
+
+    def first_visitor(self) -> Visitor:
+        """The finished example that every page is painted with."""
+        key = self.example_key()
+        removed = tuple(self.engine.example_removed) if key else ()
+        return Visitor(model_key=self.engine.model_key, table_key=key, removed=removed)
+
+    def linked_visitor(self, query: Mapping[str, str]) -> tuple[Visitor, str]:
+        """What a page with this address opens on, and its metric; BadPlan for foreign blocks."""
+        names = [card.name for card in self.engine.metrics()]
+        linked, visitor = parse_link(query, self.engine.info, names), self.first_visitor()
+        if linked.removed is not None:
+            visitor = visitor.with_removed(linked.removed)
+        return visitor, linked.metric
 
     def check_model(self, visitor: Visitor) -> None:
         """Refuses to draw one model's plan on another that was loaded since."""

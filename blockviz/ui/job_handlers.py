@@ -16,7 +16,6 @@ from blockviz.types import UNITS, ModelInfo
 from blockviz.ui import inputs, views
 from blockviz.ui.drawing import Drawing
 from blockviz.ui.found import found, is_of, step_of, with_found
-from blockviz.ui.link import Linked, parse_link
 from blockviz.ui.screen import Call, Update, error_view, failure
 from blockviz.ui.turns import Turns
 
@@ -56,26 +55,17 @@ class JobHandlers:
         self._demo: str | None = None
         self._demo_lock = threading.Lock()
 
-    def first_visitor(self) -> Visitor:
-        """The finished example that the page opens on."""
-        key = self.drawing.example_key()
-        removed = tuple(self.engine.example_removed) if key else ()
-        return Visitor(model_key=self.engine.model_key, table_key=key, removed=removed)
-
     def open(self, call: Call, painted: Visitor, kept: Any, shade: Any) -> Update:
         """A page was opened or reloaded: the link's view, and this browser's jobs and results.
 
         `painted` is what the page shows already. Where that is right nothing is drawn again, so
         that a block switched before this answer arrives stays switched.
         """
-        visitor, linked, problem = self.first_visitor(), Linked(), {}
-        names = [card.name for card in self.engine.metrics()]
+        visitor, metric, problem = self.drawing.first_visitor(), "", {}
         try:
-            linked = parse_link(call.query, self.engine.info, names)
+            visitor, metric = self.drawing.linked_visitor(call.query)
         except BlockvizError as error:
             problem = failure(error)
-        if linked.removed is not None:
-            visitor = visitor.with_removed(linked.removed)
         past = [job for job in map(self._known_job, inputs.job_ids(kept)) if job is not None]
         ids = tuple(job.id for job in past)
         own = self.own_job(call, {"own": ids[-1] if ids else None})
@@ -83,9 +73,9 @@ class JobHandlers:
         for job in (*past, own):
             visitor = self._with_result(visitor, job)
         has_acted = painted.model_key == visitor.model_key and bool(painted.past)
-        is_right = has_acted or (painted == visitor and not linked.metric)
+        is_right = has_acted or (painted == visitor and not metric)
         return {
-            **({} if is_right else self.drawing.everything(visitor, linked.metric, shade)),
+            **({} if is_right else self.drawing.everything(visitor, metric, shade)),
             **problem,
             "jobs": jobs,
             "job": views.job_lane(own),
@@ -232,7 +222,7 @@ class JobHandlers:
         """The visitor on what a finished job made: another model, or another score table."""
         result = (job.result or job.partial) if job else None
         if isinstance(result, ModelInfo) and visitor.model_key != self.engine.model_key:
-            first = self.first_visitor()
+            first = self.drawing.first_visitor()
             is_same = first.table_key and first.table_key == visitor.table_key
             if is_same:
                 return replace(visitor, model_key=first.model_key)

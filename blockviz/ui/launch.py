@@ -59,7 +59,7 @@ def build_app(engine: Engine) -> gr.Blocks:
 def _assembled(engine: Engine) -> tuple[gr.Blocks, JobHandlers]:
     screen, turns = Screen(), Turns()
     jobs = JobHandlers(engine, turns)
-    visitor = jobs.first_visitor()
+    visitor = jobs.drawing.first_visitor()
     first = jobs.first_screen(visitor)
     with Page(
         title="blockviz", analytics_enabled=False, fill_width=True, delete_cache=(300, 3600)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from blockviz.errors import BlockvizError
 from blockviz.session import Visitor
 from blockviz.ui import map_views
 from blockviz.ui.map_handlers import MapHandlers
@@ -24,9 +26,16 @@ class TourHandlers:
         self.engine, self.plan = engine, plan
 
     def begin(self, call: Call, visitor: Visitor, metric: Any) -> Update:
-        """A tour is started: its stops, and what the visitor had before it."""
+        """A tour is started: its stops, and what the visitor had before it.
+
+        A page still as it was painted has not been told yet what its address asks for.
+        """
         drawing = self.plan.drawing
         drawing.check_model(visitor)
+        if visitor == drawing.first_visitor():
+            with contextlib.suppress(BlockvizError):
+                visitor, linked = drawing.linked_visitor(call.query)
+                metric = linked or metric
         table, metric = drawing.table(visitor), drawing.metric(visitor, metric)
         was = {
             "removed": list(visitor.removed),
