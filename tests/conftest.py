@@ -27,15 +27,16 @@ def _is_browser_required() -> bool:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """A file of tests goes to one worker, and all that need a Chromium to the same: two at once
-    make each other wait."""
+    """A file of tests goes to one worker, and all that press a page to the same: two at once make
+    each other wait. Those on the real model wait for the model, and go last, to whoever is free."""
     from xdist.scheduler import LoadFileScheduling
 
-    class OneChromium(LoadFileScheduling):
+    class ByFolder(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "browser" if "/browser/" in nodeid else super()._split_scope(nodeid)
+            file = super()._split_scope(nodeid)
+            return file.rpartition("/")[0] if "/browser/" in file else file
 
-    return OneChromium(config, log)
+    return ByFolder(config, log)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -123,12 +123,14 @@ def test_a_researcher_scores_reads_and_repeats(real, visit, width, theme, tmp_pa
     assert page.evaluate(PAST_THE_EDGE) == []
 
 
-def test_an_engineer_gets_a_smaller_model_that_loads_elsewhere(real, visit, tmp_path):
-    """On a wide screen, in the dark; what was found goes on on a phone."""
-    page = visit(real, dressed("?remove=", "dark"), **size(1440, "dark"))
+@pytest.mark.parametrize(("width", "theme"), [(1440, "dark"), (390, "light")])
+def test_an_engineer_gets_a_smaller_model_that_loads_elsewhere(
+    real, visit, width, theme, tmp_path
+):
+    page = visit(real, dressed("?remove=", theme), **size(width, theme))
     tab(page, "Search")
     page.locator("#search-advanced > button").click()
-    written(page, search_amount=2, search_samples=4, search_seq_len=48)
+    written(page, search_amount=2, search_samples=4, search_seq_len=32 + width % 7)
     page.locator("#start-search").click()
     expect(page.locator("#job")).to_contain_text("Search done", timeout=WORK_MS)
     expect(page.locator("#candidates tbody tr")).to_have_count(2)
@@ -146,7 +148,6 @@ def test_an_engineer_gets_a_smaller_model_that_loads_elsewhere(real, visit, tmp_
     expect(page.locator("#hurt-words .bv-losses span").first).to_be_visible()
 
     assert page.evaluate(PAST_THE_EDGE) == []
-    page.set_viewport_size({"width": 390, "height": 900})
     tab(page, "Export")
     page.locator("#export-advanced > button").click()
     written(page, export_samples=4, export_seq_len=64, shown_samples=3, shown_seq_len=64)
