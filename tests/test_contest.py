@@ -175,6 +175,27 @@ def test_what_is_known_is_not_run_again_and_a_partial_contest_goes_on(model, ask
         assert not is_same_contest(earlier, short, replace(now, **change))
 
 
+def test_tasks_are_asked_later_and_no_entry_is_lost(model, asked, tmp_path):
+    tasks = tmp_path / "own.jsonl"
+    tasks.write_text("\n".join(json.dumps(row) for row in task_rows(6)), encoding="utf-8")
+    both = replace(asked, names=("shortgpt", "blockviz"), draws=(1,))
+    first: Contest = run(contest_request(model, both))
+    more = replace(both, tasks=(str(tasks),), limit=4)
+    at_once = run(contest_request(model, more))
+    later: Contest = run(contest_request(model, more, first))
+    assert all(e.tasks and e.tasks["own"].n == 4 for e in later.entries)
+    for one, other, before in zip(later.entries, at_once.entries, first.entries, strict=True):
+        assert one.tasks == other.tasks and one.nll == pytest.approx(before.nll, rel=1e-6)
+        assert (one.removed, one.repair) == (before.removed, before.repair)
+        assert one.search_seconds == before.search_seconds
+    # Without tasks, and with fewer recipes: what is there stays, its settings too.
+    again: Contest = run(contest_request(model, replace(both, names=("shortgpt",)), later))
+    assert again.entries == later.entries and again.settings == later.settings
+    # Of another number of rows the answers are no longer the same.
+    fewer: Contest = run(contest_request(model, replace(more, limit=2), later))
+    assert {e.tasks["own"].n for e in fewer.entries} == {2} and len(fewer.entries) == 3
+
+
 def test_block_plans_leave_no_more_than_layers_do(model, asked):
     """Whatever the order in which blocks go: too small a cut has room for another block."""
     info = model.info
@@ -255,4 +276,6 @@ def test_the_command_writes_goes_on_and_shows(
     assert second.entries[:3] == first.entries and len(second.entries) == 5
     for title in ("original", "ShortGPT", "BlockPruner"):
         assert title in shown.out
+    assert main([*argv, "--draws", "1", "--entrants", "shortgpt"]) == 0
+    assert Contest.from_json(json.loads(out.read_text())).entries == second.entries
     assert "whole number" in refusal(capsys, *argv, "--draws", "x")

@@ -30,7 +30,7 @@ def contest(args: argparse.Namespace) -> int:
     check_contest(request)
     known = None if args.no_resume else _known(args.out)
     model = drain(open_model(args.model, dtype=args.dtype, device=args.device))
-    seen = _Written(args.out)
+    seen = _Written(args.out, known)
     try:
         found: Contest = drain(contest_request(model, request, known), seen=seen)
     except Stopped as stop:
@@ -46,17 +46,17 @@ def contest(args: argparse.Namespace) -> int:
 class _Written:
     """Writes what there is after every entry, so that a killed contest loses one at most."""
 
-    def __init__(self, out: Path | None) -> None:
-        self._out, self._n_told = out, 0
+    def __init__(self, out: Path | None, known: Contest | None) -> None:
+        self._out, self._told = out, known.entries if known else ()
 
     def __call__(self, found: Contest) -> None:
-        if len(found.entries) == self._n_told:
-            return
-        self._n_told = len(found.entries)
-        last = found.entries[-1]
-        said = last.refused or f"perplexity {last.perplexity:.4f}"
-        complain(f"{last.name}, draw {last.draw}: {said}")
-        write_json(self._out, found.to_json())
+        new = [entry for entry in found.entries if entry not in self._told]
+        self._told = found.entries
+        for entry in new:
+            said = entry.refused or f"perplexity {entry.perplexity:.4f}"
+            complain(f"{entry.name}, draw {entry.draw}: {said}")
+        if new:
+            write_json(self._out, found.to_json())
 
 
 def _request(args: argparse.Namespace) -> ContestRequest:

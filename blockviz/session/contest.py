@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -42,6 +42,9 @@ from blockviz.types import (
 # A search that ends itself is tried with these, the strictest first, until it cuts far enough.
 THRESHOLDS = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.5, 0.4, 0.2, 0.0, -2.0)
 
+# What may be asked of entries that are there.
+ASKED = ("tasks", "limit")
+
 Running = Generator[Progress, None, Any]
 
 
@@ -50,7 +53,8 @@ def contest_request(
 ) -> Events:
     """Done(Contest); a partial one after every entry.
 
-    known: an earlier run, whose entries are not run again if it was the same contest.
+    known: an earlier run. If it was the same contest all its entries are kept, and what they lack
+    of the tasks is asked.
     """
     check_contest(request, model.info)
     evaluation = yield from passing(open_windows(model, request.evaluation, "evaluation"))
@@ -58,17 +62,26 @@ def contest_request(
     for name in request.tasks:
         tasks.append((yield from passing(load_tasks(name, limit=request.limit))))
     provenance = provenance_of(model, evaluation.origin)
-    is_same = known is not None and is_same_contest(known, request, provenance)
-    yield from _Run(model, request, evaluation, tasks).events(known.entries if is_same else ())
+    entries, settings = [], request.settings()
+    if known is not None and is_same_contest(known, request, provenance):
+        entries = list(known.entries)
+        if not tasks:
+            settings |= {name: known.settings[name] for name in ASKED}
+        elif known.settings["limit"] != request.limit:
+            entries = [replace(e, tasks={}) for e in entries]
+    yield from _Run(model, request, settings, evaluation, tasks).events(entries)
 
 
 def is_same_contest(known: Contest, request: ContestRequest, provenance: Provenance) -> bool:
-    """Whether entries of two runs may stand side by side: settings, model and evaluation text."""
+    """Whether entries of two runs may stand side by side: settings but for the tasks, which can be
+    asked later, model and evaluation text."""
     names = ("model", "revision", "quantisation", "dtype")
     before, now = known.evaluation, provenance
     is_same_model = all(getattr(before, name) == getattr(now, name) for name in names)
     hashes = [p.data.token_hash if p.data else "" for p in (before, now)]
-    return is_same_model and hashes[0] == hashes[1] and dict(known.settings) == request.settings()
+    asked = [{n: v for n, v in settings.items() if n not in ASKED}
+             for settings in (known.settings, request.settings())]  # fmt: skip
+    return is_same_model and hashes[0] == hashes[1] and asked[0] == asked[1]
 
 
 @dataclass
@@ -77,33 +90,62 @@ class _Run:
 
     model: BlockModel
     request: ContestRequest
+    settings: Mapping[str, Any]
     evaluation: CalibrationSet
     tasks: Sequence[TaskSet]
     entries: list[Entry] = field(default_factory=list)
     whole: Perplexity | None = None
 
-    def events(self, known: Iterable[Entry]) -> Events:
+    def events(self, known: Sequence[Entry]) -> Events:
         found = check_contest(self.request, self.model.info)
-        earlier = {(e.name, e.draw): e for e in known}
         self.whole = yield from self._told(measure_perplexity(self.model, self.evaluation), "whole")
-        entry = earlier.get(("original", 0)) or Entry("original", "Original", 0)
-        if not entry.n_parameters:
-            entry = yield from self._measured(entry, self.model, ())
-        self.entries.append(entry)
+        original = next((e for e in known if not e.draw), Entry("original", "Original", 0))
+        self.entries = [original, *(e for e in known if e.draw)]
+        if not original.n_parameters or self._lacks(original):
+            self.entries[0] = yield from self._measured(original, self.model, ())
         for draw in self.request.draws:
-            missing = [e for e in found if (e.name, draw) not in earlier]
-            self.entries += [earlier[e.name, draw] for e in found if e not in missing]
-            if not missing:
-                continue
-            texts: Texts = yield from self._told(
-                draw_texts(self.model, self.request, draw), "reading"
-            )
-            ledgers: dict[str, Ledger] = {}
-            for entrant in missing:
-                entry = yield from self._entry(entrant, draw, texts, ledgers)
-                self.entries.append(entry)
-                yield self._progress(f"{entrant.name}, draw {draw}", partial=True)
+            yield from self._draw(draw, found)
         yield Done(self.contest(is_partial=False))
+
+    def _draw(self, draw: int, found: Sequence[Entrant]) -> Running:
+        """What is missing of a draw, entry by entry."""
+        here = {e.name: i for i, e in enumerate(self.entries) if e.draw == draw}
+        wanted = [e for e in found if e.name not in here or self._lacks(self.entries[here[e.name]])]
+        if not wanted:
+            return
+        texts: Texts = yield from self._told(draw_texts(self.model, self.request, draw), "reading")
+        ledgers: dict[str, Ledger] = {}
+        for entrant in wanted:
+            if entrant.name not in here:
+                self.entries.append((yield from self._entry(entrant, draw, texts, ledgers)))
+            else:
+                at = here[entrant.name]
+                self.entries[at] = yield from self._asked(self.entries[at], texts)
+            yield self._progress(f"{entrant.name}, draw {draw}", partial=True)
+
+    def _lacks(self, entry: Entry) -> bool:
+        """Whether a task is to be asked that was not when the entry was made."""
+        return not entry.refused and any(task.name not in entry.tasks for task in self.tasks)
+
+    def _asked(self, entry: Entry, texts: Texts) -> Running:
+        """An earlier entry with the tasks: its repair is fitted again, as it was."""
+        plan = PruningPlan(entry.removed)
+        model = yield from self._fitted(plan, entry.repair, texts, entry.name)
+        return (yield from self._measured(entry, model, entry.removed))
+
+    def _fitted(self, plan: PruningPlan, label: str, texts: Texts, name: str) -> Running:
+        """The plan with this repair; an empty label is none."""
+        if not label:
+            return RepairedModel(self.model, plan)
+        events = fit(
+            self.model,
+            plan,
+            parse_method(CORRECTIONS, label),
+            texts.fit,
+            held=texts.held,
+            memory_bytes=self.request.memory_bytes,
+        )
+        return repaired_model(self.model, (yield from self._told(events, f"{name}: {label}")))
 
     def _entry(
         self, entrant: Entrant, draw: int, texts: Texts, ledgers: dict[str, Ledger]
@@ -184,18 +226,7 @@ class _Run:
             return 0.0, "", RepairedModel(self.model, plan)
         best: tuple[float, str, BlockModel] | None = None
         for label in labels or ("",):
-            model: BlockModel = RepairedModel(self.model, plan)
-            if label:
-                events = fit(
-                    self.model,
-                    plan,
-                    parse_method(CORRECTIONS, label),
-                    texts.fit,
-                    held=texts.held,
-                    memory_bytes=self.request.memory_bytes,
-                )
-                repair = yield from self._told(events, f"{entrant.name}: {label}")
-                model = repaired_model(self.model, repair)
+            model = yield from self._fitted(plan, label, texts, entrant.name)
             held = yield from self._told(measure_perplexity(model, texts.held), entrant.name)
             if best is None or held.nll < best[0]:
                 best = held.nll, label, model
@@ -235,20 +266,23 @@ class _Run:
         raise RuntimeError("the task ended without a result")
 
     def _place(self) -> str:
-        n = 1 + len(self.request.draws) * len(entrants(self.request.names))
-        return f"{len(self.entries)} of {n} entries done"
+        return f"{len(self.entries)} of {self._n_entries()} entries done"
+
+    def _n_entries(self) -> int:
+        """With those that are kept though they were not asked for this time."""
+        asked = {(e.name, d) for e in entrants(self.request.names) for d in self.request.draws}
+        return len(asked | {(e.name, e.draw) for e in self.entries[1:]}) + 1
 
     def _progress(self, stage: str, *, partial: bool) -> Progress:
-        n = 1 + len(self.request.draws) * len(entrants(self.request.names))
         so_far = self.contest(is_partial=True) if partial else None
-        return Progress(stage, len(self.entries), n, self._place(), partial=so_far)
+        return Progress(stage, len(self.entries), self._n_entries(), self._place(), partial=so_far)
 
     def contest(self, *, is_partial: bool) -> Contest:
         info = self.model.info
         return Contest(
             evaluation=provenance_of(self.model, self.evaluation.origin),
             n_parameters=info.n_parameters - size_of(info, self.request.layers),
-            settings=self.request.settings(),
+            settings=self.settings,
             entries=tuple(self.entries),
             n_predicted=self.whole.n_tokens if self.whole else 0,
             is_partial=is_partial,

@@ -124,9 +124,7 @@ def test_a_researcher_scores_reads_and_repeats(real, visit, width, theme, tmp_pa
 
 
 @pytest.mark.parametrize(("width", "theme"), [(1440, "dark"), (390, "light")])
-def test_an_engineer_gets_a_smaller_model_that_loads_elsewhere(
-    real, visit, width, theme, tmp_path
-):
+def test_an_engineer_gets_a_smaller_model_that_loads_elsewhere(real, visit, width, theme, tmp_path):
     page = visit(real, dressed("?remove=", theme), **size(width, theme))
     tab(page, "Search")
     page.locator("#search-advanced > button").click()
