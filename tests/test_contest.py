@@ -19,8 +19,14 @@ from blockviz.evaluate import measure_perplexity
 from blockviz.export import stock_parameters
 from blockviz.models.model import BlockModel
 from blockviz.session import contest_views
-from blockviz.session.contest import contest_request, is_same_contest
-from blockviz.session.contest_space import check_contest, draw_texts, search_of, size_of
+from blockviz.session.contest import contest_request
+from blockviz.session.contest_space import (
+    check_contest,
+    draw_texts,
+    is_same_contest,
+    search_of,
+    size_of,
+)
 from blockviz.session.contest_views import ContestRequest, entrants
 from blockviz.session.opening import open_windows
 from blockviz.session.views import ScoreRequest
@@ -194,6 +200,20 @@ def test_tasks_are_asked_later_and_no_entry_is_lost(model, asked, tmp_path):
     # Of another number of rows the answers are no longer the same.
     fewer: Contest = run(contest_request(model, replace(more, limit=2), later))
     assert {e.tasks["own"].n for e in fewer.entries} == {2} and len(fewer.entries) == 3
+
+
+def test_a_repair_that_stores_a_layer_cuts_one_more(model, asked, monkeypatch):
+    """A trained layer counts, a map of the stream is less than a block."""
+    trained = "llm_streamline:epochs=1"
+    streamline = replace(entrants(("streamline",))[0], repairs=(trained,))
+    monkeypatch.setattr(contest_views, "OURS", (replace(streamline, name="trained"),))
+    short = replace(asked, names=("trained", "linearpatch"), draws=(1,), layers=2)
+    found: Contest = run(contest_request(tiny.model("llama", num_hidden_layers=6), short))
+    layered, mapped = found.entries[1:]
+    assert (layered.repair, layered.refused) == (trained, "")
+    assert len(layered.removed) == 3 and layered.n_parameters == found.n_parameters
+    assert len(mapped.removed) == 2
+    assert 0 < mapped.n_parameters - found.n_parameters < model.info.blocks[0].n_parameters
 
 
 def test_block_plans_leave_no_more_than_layers_do(model, asked):

@@ -116,8 +116,8 @@ def show_contest(found: Contest) -> None:
     data = found.evaluation.data
     where = f" of {data.describe()}" if data else ""
     say(f"Perplexity{where}, {found.n_predicted} predicted; {found.evaluation.dtype}. Each plan "
-        f"leaves {found.n_parameters:,} parameters at most, its repair aside. ± is the standard "
-        "deviation over the draws.")  # fmt: skip
+        f"leaves {found.n_parameters:,} parameters at most, with its repair less than a block "
+        "more. ± is the standard deviation over the draws.")  # fmt: skip
 
 
 def _row(found: Contest, name: str, tasks: list[str]) -> list[str]:

@@ -17,7 +17,15 @@ from blockviz.export import stock_parameters
 from blockviz.models.model import BlockModel
 from blockviz.models.repaired import RepairedModel
 from blockviz.session.columns import answers_of
-from blockviz.session.contest_space import Texts, check_contest, draw_texts, search_of, size_of
+from blockviz.session.contest_space import (
+    ASKED,
+    Texts,
+    check_contest,
+    draw_texts,
+    is_same_contest,
+    search_of,
+    size_of,
+)
 from blockviz.session.contest_views import ContestRequest, Entrant, ends_itself, entrants
 from blockviz.session.ledger import Ledger
 from blockviz.session.opening import open_windows, provenance_of
@@ -32,18 +40,15 @@ from blockviz.types import (
     Entry,
     Events,
     Progress,
-    Provenance,
     PruningPlan,
     SearchRun,
+    SearchStep,
     TaskSet,
     passing,
 )
 
 # A search that ends itself is tried with these, the strictest first, until it cuts far enough.
 THRESHOLDS = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.5, 0.4, 0.2, 0.0, -2.0)
-
-# What may be asked of entries that are there.
-ASKED = ("tasks", "limit")
 
 Running = Generator[Progress, None, Any]
 
@@ -70,18 +75,6 @@ def contest_request(
         elif known.settings["limit"] != request.limit:
             entries = [replace(e, tasks={}) for e in entries]
     yield from _Run(model, request, settings, evaluation, tasks).events(entries)
-
-
-def is_same_contest(known: Contest, request: ContestRequest, provenance: Provenance) -> bool:
-    """Whether entries of two runs may stand side by side: settings but for the tasks, which can be
-    asked later, model and evaluation text."""
-    names = ("model", "revision", "quantisation", "dtype")
-    before, now = known.evaluation, provenance
-    is_same_model = all(getattr(before, name) == getattr(now, name) for name in names)
-    hashes = [p.data.token_hash if p.data else "" for p in (before, now)]
-    asked = [{n: v for n, v in settings.items() if n not in ASKED}
-             for settings in (known.settings, request.settings())]  # fmt: skip
-    return is_same_model and hashes[0] == hashes[1] and asked[0] == asked[1]
 
 
 @dataclass
@@ -154,18 +147,23 @@ class _Run:
         best: tuple[float, Entry, BlockModel] | None = None
         seconds = [0.0, 0.0]
         for settings in entrant.searches:
-            started = time.monotonic()
+            layers, is_small = self.request.layers, False
             try:
-                step = yield from self._searched(entrant, settings, draw, texts, ledgers)
-                found = time.monotonic()
-                plan = PruningPlan(step.removed)
-                held, repair, model = yield from self._repaired(
-                    entrant, step.repair, plan, texts, is_alone=len(entrant.searches) == 1
-                )
+                while not is_small:
+                    started = time.monotonic()
+                    step = yield from self._searched(
+                        entrant, settings, draw, texts, ledgers, layers
+                    )
+                    searched = time.monotonic()
+                    held, repair, model = yield from self._repaired(
+                        entrant, step, texts, is_alone=len(entrant.searches) == 1
+                    )
+                    seconds[0] += searched - started
+                    seconds[1] += time.monotonic() - searched
+                    layers, is_small = layers + 1, self._is_small(step.removed, model)
             except (UnsupportedModel, BadInput) as refusal:
                 entry = replace(entry, refused=str(refusal))
                 continue
-            seconds = [seconds[0] + found - started, seconds[1] + time.monotonic() - found]
             if best is None or held < best[0]:
                 best = held, replace(entry, removed=step.removed, repair=repair, refused=""), model
         if best is None:
@@ -189,10 +187,11 @@ class _Run:
         draw: int,
         texts: Texts,
         ledgers: dict[str, Ledger],
+        layers: int,
     ) -> Running:
         """The last step of a search of an entrant; BadInput where it does not go far enough."""
         info = self.model.info
-        request = search_of(entrant, settings, self.request, info, draw)
+        request = search_of(entrant, settings, replace(self.request, layers=layers), info, draw)
         tried, fit_on = [request.strategy], texts.for_search(request.repair_samples)
         if ends_itself({"strategy": request.strategy}):
             tried = [f"{request.strategy}:threshold={t}" for t in THRESHOLDS]
@@ -205,32 +204,39 @@ class _Run:
             )
             step = run.best
             gone = info.parameters_of(step.removed) if step else 0
-            if gone >= size_of(info, self.request.layers) or (step and request.unit == "layer"
-                    and len(step.removed) >= self.request.layers):  # fmt: skip
+            if gone >= size_of(info, layers) or (step and request.unit == "layer"
+                    and len(step.removed) >= layers):  # fmt: skip
                 return step
         raise BadInput(
-            f"{entrant.title} was to remove as much as {self.request.layers} layers hold.",
+            f"{entrant.title} was to remove as much as {layers} layers hold.",
             "It ends before that.",
             "Ask for fewer layers.",
         )
 
     def _repaired(
-        self, entrant: Entrant, own: str, plan: PruningPlan, texts: Texts, *, is_alone: bool
-    ) -> Generator[Progress, None, tuple[float, str, BlockModel]]:
+        self, entrant: Entrant, step: SearchStep, texts: Texts, *, is_alone: bool
+    ) -> Generator[Progress, None, tuple[float, str, RepairedModel]]:
         """(loss on held-out windows, the repair with the lowest, the model with it).
 
         is_alone: nothing is to be held against it, so that one repair needs no loss.
         """
+        plan, own = PruningPlan(step.removed), step.repair
         labels = (own,) if own.startswith("merge") else entrant.repairs
         if not labels and is_alone:
             return 0.0, "", RepairedModel(self.model, plan)
-        best: tuple[float, str, BlockModel] | None = None
+        best: tuple[float, str, RepairedModel] | None = None
         for label in labels or ("",):
             model = yield from self._fitted(plan, label, texts, entrant.name)
             held = yield from self._told(measure_perplexity(model, texts.held), entrant.name)
             if best is None or held.nll < best[0]:
                 best = held.nll, label, model
         return best
+
+    def _is_small(self, removed: tuple[BlockId, ...], model: RepairedModel) -> bool:
+        """Whether the repair stores less than a block beyond the size that is asked for."""
+        info = self.model.info
+        beyond = size_of(info, self.request.layers) - info.parameters_of(removed) + model.n_added
+        return beyond < min(block.n_parameters for block in info.blocks)
 
     def _measured(self, entry: Entry, model: BlockModel, removed: tuple[BlockId, ...]) -> Running:
         """The entry with its numbers: perplexity on the evaluation text, and every task."""

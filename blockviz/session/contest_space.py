@@ -15,7 +15,19 @@ from blockviz.session.opening import open_windows
 from blockviz.session.recipes import filled_request
 from blockviz.session.search_space import check_search
 from blockviz.session.search_views import SearchRequest
-from blockviz.types import BlockId, CalibrationSet, Done, Events, ModelInfo, passing
+from blockviz.types import (
+    BlockId,
+    CalibrationSet,
+    Contest,
+    Done,
+    Events,
+    ModelInfo,
+    Provenance,
+    passing,
+)
+
+# What may be asked of entries that are there.
+ASKED = ("tasks", "limit")
 
 
 @dataclass(frozen=True)
@@ -60,6 +72,18 @@ def check_contest(request: ContestRequest, info: ModelInfo | None = None) -> tup
             for settings in entrant.searches:
                 check_search(search_of(entrant, settings, request, info, 0), info)
     return found
+
+
+def is_same_contest(known: Contest, request: ContestRequest, provenance: Provenance) -> bool:
+    """Whether entries of two runs may stand side by side: settings but for the tasks, which can be
+    asked later, model and evaluation text."""
+    names = ("model", "revision", "quantisation", "dtype")
+    before, now = known.evaluation, provenance
+    is_same_model = all(getattr(before, name) == getattr(now, name) for name in names)
+    hashes = [p.data.token_hash if p.data else "" for p in (before, now)]
+    asked = [{n: v for n, v in settings.items() if n not in ASKED}
+             for settings in (known.settings, request.settings())]  # fmt: skip
+    return is_same_model and hashes[0] == hashes[1] and asked[0] == asked[1]
 
 
 def draw_texts(model: BlockModel, request: ContestRequest, seed: int) -> Events:

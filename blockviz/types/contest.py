@@ -76,7 +76,8 @@ class Entry:
 
 @dataclass(frozen=True)
 class Contest:
-    """entries[0] is the original. Every other one stores `n_parameters` at most, its repair aside.
+    """entries[0] is the original. Every other plan leaves `n_parameters` at most, and its repair
+    less than a block more.
 
     settings: what was asked, by the names of the options; evaluation: of the text of the
     perplexities, which nothing was chosen by; n_predicted: its tokens that were predicted.
