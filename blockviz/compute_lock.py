@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, TypeVar
 
 from blockviz.types import Done, Events, Progress
+
+T = TypeVar("T")
 
 
 class ComputeLock:
@@ -17,7 +20,7 @@ class ComputeLock:
     Whenever the lock comes free, a waiting light user gets it before any patient one, and that one
     before any heavy one. So a heavy job must hold it per step (`steps`), or offer it between steps
     (`give_way`). It is not re-entrant, and it belongs to no thread: a generator may be stepped by
-    several.
+    several. The steps themselves are done by a thread of its own (`done_here`).
     """
 
     def __init__(self) -> None:
@@ -27,6 +30,15 @@ class ComputeLock:
         self._patient: deque[object] = deque()
         self._heavy: deque[object] = deque()
         self._lines = (self._light, self._patient, self._heavy)
+        self._worker = ThreadPoolExecutor(1, "model work")
+
+    def done_here(self, step: Callable[[], T]) -> T:
+        """What `step` returns, from the one thread that all model work is done by.
+
+        Each thread that has ever run a model keeps memory and helpers for it: thirty visitors would
+        be served by thirty threads, and half a gigabyte would stay behind.
+        """
+        return self._worker.submit(step).result()
 
     @contextmanager
     def light(self) -> Iterator[None]:
@@ -123,7 +135,7 @@ def steps(
     try:
         while True:
             with turn():
-                event = next(events, None)
+                event = lock.done_here(lambda: next(events, None))
             if event is None:
                 is_open = False
                 return
@@ -134,4 +146,4 @@ def steps(
         close = getattr(events, "close", None)
         if is_open and close is not None:
             with turn():
-                close()
+                lock.done_here(close)

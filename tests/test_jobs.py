@@ -458,6 +458,32 @@ def test_a_light_user_gets_in_between_two_steps_of_a_heavy_job():
     assert order == ["step 0", "light", "step 1", "step 2"]
 
 
+def test_whoever_asks_the_steps_are_done_by_one_thread_and_errors_come_back():
+    lock, seen = ComputeLock(), []
+
+    def task(fails):
+        try:
+            seen.append(threading.current_thread())
+            yield Progress("a", 1, 1)
+            if fails:
+                raise BadInput("Something was asked.", "It cannot be.", "Ask otherwise.")
+            yield Done(None)
+        finally:
+            seen.append(threading.current_thread())
+
+    with pytest.raises(BadInput, match="cannot be"):
+        list(steps(task(fails=True), lock))
+    for events in (steps(task(fails=False), lock), steps(task(fails=False), lock, weight="light")):
+        asking = threading.Thread(target=list, args=[events])
+        asking.start()
+        asking.join()
+    closed = steps(task(fails=False), lock)
+    next(closed)
+    closed.close()
+    assert len(seen) == 8 and len(set(seen)) == 1
+    assert threading.current_thread() not in seen
+
+
 def test_closing_steps_closes_the_task_under_the_lock():
     lock, ended = ComputeLock(), []
 
