@@ -25,8 +25,9 @@ from blockviz.session.contest_space import (
     is_same_contest,
     search_of,
     size_of,
+    strategies_of,
 )
-from blockviz.session.contest_views import ContestRequest, Entrant, ends_itself, entrants
+from blockviz.session.contest_views import ContestRequest, Entrant, entrants
 from blockviz.session.ledger import Ledger
 from blockviz.session.opening import open_windows, provenance_of
 from blockviz.session.searching import search_windows
@@ -46,9 +47,6 @@ from blockviz.types import (
     TaskSet,
     passing,
 )
-
-# A search that ends itself is tried with these, the strictest first, until it cuts far enough.
-THRESHOLDS = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.5, 0.4, 0.2, 0.0, -2.0)
 
 Running = Generator[Progress, None, Any]
 
@@ -192,11 +190,12 @@ class _Run:
         """The last step of a search of an entrant; BadInput where it does not go far enough."""
         info = self.model.info
         request = search_of(entrant, settings, replace(self.request, layers=layers), info, draw)
-        tried, fit_on = [request.strategy], texts.for_search(request.repair_samples)
-        if ends_itself({"strategy": request.strategy}):
-            tried = [f"{request.strategy}:threshold={t}" for t in THRESHOLDS]
-        for strategy in tried:
-            asked = replace(request, strategy=strategy)
+        tried, fit_on = strategies_of(request), texts.for_search(request.repair_samples)
+        enough: SearchStep | None = None
+        # Halving: a looser threshold ends no earlier than a stricter one.
+        while tried:
+            middle = (len(tried) - 1) // 2
+            asked = replace(request, strategy=tried[middle])
             ledger = ledgers.setdefault(asked.objective, Ledger())
             run: SearchRun = yield from self._told(
                 search_windows(self.model, texts.search, asked, ledger, fit_windows=fit_on),
@@ -206,7 +205,11 @@ class _Run:
             gone = info.parameters_of(step.removed) if step else 0
             if gone >= size_of(info, layers) or (step and request.unit == "layer"
                     and len(step.removed) >= layers):  # fmt: skip
-                return step
+                enough, tried = step, tried[:middle]
+            else:
+                tried = tried[middle + 1 :]
+        if enough is not None:
+            return enough
         raise BadInput(
             f"{entrant.title} was to remove as much as {layers} layers hold.",
             "It ends before that.",

@@ -10,7 +10,7 @@ from typing import Any
 from blockviz.data import part_of
 from blockviz.errors import BadInput
 from blockviz.models.model import BlockModel
-from blockviz.session.contest_views import ContestRequest, Entrant, entrants
+from blockviz.session.contest_views import ContestRequest, Entrant, ends_itself, entrants
 from blockviz.session.opening import open_windows
 from blockviz.session.recipes import filled_request
 from blockviz.session.search_space import check_search
@@ -28,6 +28,8 @@ from blockviz.types import (
 
 # What may be asked of entries that are there.
 ASKED = ("tasks", "limit")
+# Of a search that ends itself the strictest of these is taken that lets it cut far enough.
+THRESHOLDS = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.5, 0.4, 0.2, 0.0, -2.0)
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,13 @@ def search_of(
     smallest = min(b.n_parameters for b in info.blocks)
     most = size_of(info, request.layers) + smallest - 1
     return replace(found, ratio=(most + 0.5) / info.n_parameters)
+
+
+def strategies_of(request: SearchRequest) -> list[str]:
+    """Its strategy; of one that ends itself, with every threshold, the strictest first."""
+    if not ends_itself({"strategy": request.strategy}):
+        return [request.strategy]
+    return [f"{request.strategy}:threshold={t}" for t in THRESHOLDS]
 
 
 def size_of(info: ModelInfo, layers: int) -> int:
