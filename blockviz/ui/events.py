@@ -93,12 +93,13 @@ def _insight_events(screen: Screen, insights: InsightHandlers, jobs: JobHandlers
     )
     drawn_by = ("judged_metric", "line_metric", "log_scale", "pair_order")
     settings_changed = (screen[name].input for name in drawn_by)
-    for trigger in (screen["insights"].select, screen["job"].paired, *settings_changed):
+    for trigger in (screen["job"].paired, *settings_changed):
         screen.listen(trigger, insights.draw, inputs=asked, outputs=cards, **last)
-    screen.listen(
-        screen["job"].settled, insights.redraw, inputs=asked,
-        outputs=(*cards, "judged_metric", "line_metric"),
-    )  # fmt: skip
+    for trigger in (screen["insights"].select, screen["job"].settled):
+        screen.listen(
+            trigger, insights.redraw, inputs=asked,
+            outputs=(*cards, "judged_metric", "line_metric"), **last,
+        )  # fmt: skip
     for name, start in (("start_judge", jobs.judge), ("start_pairs", jobs.pairs)):
         screen.listen(screen[name].click, start, inputs=("visitor", "jobs"), outputs=STARTED)
     screen.listen(

@@ -52,12 +52,22 @@ class InsightHandlers:
         return {**shown, **self._drawn(page, visitor, *settings)}
 
     def draw(self, call: Call, page: Any, visitor: Visitor, *settings: Any) -> Update:
-        """The tab was opened, or a setting changed: its page, drawn."""
+        """A setting changed: the open page, drawn."""
         return self._drawn(inputs.choice(page, "The page", PAGES), visitor, *settings)
 
-    def redraw(self, call: Call, page: Any, visitor: Visitor, *settings: Any) -> Update:
-        """The open page again, and the choice of metrics: a job has ended."""
-        return {**self._titles(visitor), **self.draw(call, page, visitor, *settings)}
+    def redraw(
+        self, call: Call, page: Any, visitor: Visitor, judged: Any, line: Any, *settings: Any
+    ) -> Update:
+        """The tab was opened or a job has ended: its page, and the metrics that there are now."""
+        table = self.engine.table(visitor.table_key) if visitor.table_key else None
+        titles = [(s.title, name) for name, s in table.metrics.items()] if table else []
+        names = [name for _, name in titles]
+        now = [asked if asked in names else (names or [None])[0] for asked in (judged, line)]
+        return {
+            "judged_metric": gr.update(choices=titles, value=now[0]),
+            "line_metric": gr.update(choices=titles, value=now[1]),
+            **self.draw(call, page, visitor, *now, *settings),
+        }
 
     def read(self, call: Call, visitor: Visitor, text: Any, position: Any) -> Iterator[Update]:
         """The Read button of the lens."""
@@ -116,9 +126,3 @@ class InsightHandlers:
         found = self.engine.findings(visitor.table_key, visitor.judgement_key)
         blocks = [str(block) for block, _ in found.disputed[:2]] if found else []
         return f"They disagree most at {' and '.join(blocks)}." if blocks else ""
-
-    def _titles(self, visitor: Visitor) -> Update:
-        table = self.engine.table(visitor.table_key) if visitor.table_key else None
-        titles = [(s.title, name) for name, s in table.metrics.items()] if table else []
-        update = gr.update(choices=titles, value=titles[0][1] if titles else None)
-        return {"judged_metric": update, "line_metric": update}

@@ -105,9 +105,11 @@ def _lens_text(engine: Engine) -> str:
 
 
 def _metric(screen: Screen, engine: Engine, name: str, label: str) -> None:
+    """Custom values are let through to the handlers, which check them: after new scores the page
+    may still send a metric that they have not got."""
     table = engine.table("example")
     titles = [(s.title, key) for key, s in table.metrics.items()] if table else []
     screen.add(name, gr.Dropdown(
         titles, value=titles[0][1] if titles else None, label=label, min_width=180, scale=1,
-        elem_id=name.replace("_", "-"),
+        allow_custom_value=True, filterable=False, elem_id=name.replace("_", "-"),
     ))  # fmt: skip

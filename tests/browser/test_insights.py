@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from fake_engine import HOSTILE
-from pages import past_the_edge
+from pages import past_the_edge, tab
 from playwright.sync_api import expect
 
 from blockviz.ui.insight_tab import TITLES
+from blockviz.ui.launch import build_app
 
 pytestmark = pytest.mark.browser
 
@@ -87,6 +89,27 @@ def test_what_cuts_cost_is_measured_by_a_job_and_drawn(serve, visit):
     page.locator("#start-judge").click()
     drawn(page, "verdict").to_be_visible()
     expect(page.locator("#note-right")).to_be_hidden()
+
+
+def test_scores_without_the_metric_that_was_chosen_are_drawn_all_the_same(serve, visit):
+    served = serve()
+    engine = served.engine
+    page = visit(served)
+    insights(page)
+    page.locator("#judged-metric input").click()
+    page.get_by_role("option", name="Relative magnitude").click()
+    expect(page.locator("#singles-card h2")).to_contain_text("Relative magnitude")
+    example = engine._tables["example"]
+    few = {name: example.metrics[name] for name in ("bi", "ppl")}
+    engine._tables["example"] = replace(example, metrics=few)
+    tab(page, "Map")
+    insights(page)
+    expect(page.locator("#singles-card h2")).to_contain_text("Block influence")
+    expect(page.locator("#judged-metric input")).to_have_value("Block influence")
+    expect(page.locator("#error")).to_be_hidden()
+    # A page that has not heard of it may still send the metric that is gone.
+    chosen = [b for b in build_app(engine).blocks.values() if b.elem_id == "judged-metric"]
+    assert [box.preprocess("gone") for box in chosen] == ["gone"]
 
 
 def test_another_metric_is_drawn_in_the_scatter(serve, visit):
