@@ -43,15 +43,14 @@ def past_the_edge(page: Any) -> dict[int, list[str]]:
 
 
 def drawn_late(monkeypatch: Any, cards: Any) -> tuple[threading.Event, threading.Event]:
-    """From here on `cards.drawn` answers two seconds late; set once it has begun, and answered."""
-    draws, begun, over = cards.drawn, threading.Event(), threading.Event()
+    """(set once `cards.drawn` has begun, to be set for it to answer), from here on."""
+    draws, begun, released = cards.drawn, threading.Event(), threading.Event()
 
     def late(*args: Any) -> Any:
         found = draws(*args)
         begun.set()
-        time.sleep(2)
-        over.set()
+        released.wait(60)
         return found
 
     monkeypatch.setattr(cards, "drawn", late)
-    return begun, over
+    return begun, released
