@@ -28,7 +28,7 @@ def _is_browser_required() -> bool:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """A file of tests goes to one worker, and all that press a page to the same: two at once make
-    each other wait. Those on the real model wait for the model, and go last, to whoever is free."""
+    each other wait. Those on the real model are another lot, for whoever is free."""
     from xdist.scheduler import LoadFileScheduling
 
     class ByFolder(LoadFileScheduling):
@@ -37,6 +37,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return file.rpartition("/")[0] if "/browser/" in file else file
 
     return ByFolder(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is on the real model goes last, when most pages of the others are done."""
+    items.sort(key=lambda item: "/browser/real/" in item.nodeid)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
