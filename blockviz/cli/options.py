@@ -163,12 +163,8 @@ def build_parser() -> argparse.ArgumentParser:
     add_verify(commands.add_parser("verify", help="check the files of an export"))
 
     app = commands.add_parser("app", help="the interactive app in a browser")
-    host = os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")
-    port = int(os.environ.get("GRADIO_SERVER_PORT", "7860"))
-    app.add_argument(
-        "--host", default=host, metavar="ADDRESS", help="0.0.0.0 = for everybody [127.0.0.1]"
-    )
-    app.add_argument("--port", type=int, default=port, metavar="N", help="to serve at [7860]")
+    app.add_argument("--host", default=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"))
+    app.add_argument("--port", type=int, default=int(os.environ.get("GRADIO_SERVER_PORT", "7860")))
 
     bench = commands.add_parser("bench", help="time and memory, each beside its reference")
     bench.add_argument("--quick", action="store_true", help="fewer windows and repeats")
