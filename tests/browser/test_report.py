@@ -56,6 +56,7 @@ def report_file(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     page = browser.new_page(viewport={"width": 1440, "height": 900})
     page.goto(f"{served.url}{PLAN}")
     expect(page.locator("#score")).to_contain_text("36.")
+    expect(page.locator("#work")).to_contain_text("Writing: done")
     expect(page.locator(".bv-texts")).to_contain_text("first difference marked")
     path = saved(page, tmp_path_factory.mktemp("report"))
     page.close()
