@@ -143,7 +143,7 @@ def make_judgement(table: ScoreTable, *, seed: int = 5) -> Judgement:
         table.provenance,
         Measured((), tuple(base)),
         {b: measured(b) for b in ranks},
-        {n: tuple(measured(*row[:k]) for k in range(1, 6)) for n, row in order.items()},
+        {n: tuple(measured(*row[:k]) for k in range(1, 9)) for n, row in order.items()},
     )
 
 
@@ -254,7 +254,7 @@ class FakeEngine:
         yield Progress("reading", 0, 1)
         yield Done(make_lens(self.info, HOSTILE if self.is_hostile else "Paris"))
 
-    def start_judge(self, table_key: str, *, owner: str, address: str = "") -> str:
+    def start_judge(self, table_key: str, before: str = "", *, owner: str, address: str = "") -> str:
         return self._start("judge", 20, lambda: self._judged(table_key))
 
     def _judged(self, table_key: str) -> dict[str, str]:

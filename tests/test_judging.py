@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import tiny
 import torch
 
+from blockviz.engine import SetRunner
 from blockviz.errors import BadInput, OverLimit
 from blockviz.evaluate import measure_perplexity, read_early_exits
 from blockviz.rankings import tied_with
 from blockviz.session import Engine, Limits, ScoreRequest
 from blockviz.session.example import Example
 from blockviz.session.findings import compare, findings_of, intervals_of, run_label
-from blockviz.session.judging import check_table, judge_windows
+from blockviz.session.judging import check_table, judge_windows, n_left
 from blockviz.session.kept import KeptResults
 from blockviz.session.lens import read_lens
 from blockviz.session.refusals import check_score
 from blockviz.session.scoring import check_request, score_windows
 from blockviz.store import Store
-from blockviz.types import BlockId, Done, Judgement, run
+from blockviz.types import BlockId, Done, Judgement, Measured, run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -92,6 +94,33 @@ def test_a_judgement_that_is_stopped_keeps_what_it_has_and_goes_on_from_there(mo
     assert whole == fresh
     assert before >= 5
     assert Judgement.from_json(json.loads(json.dumps(whole.to_json()))) == whole
+
+
+def test_new_scores_are_judged_by_what_is_known_already(model):
+    known = run(judge_windows(model, scored(model, "bi,ppl"), HELD_OUT, n_removals=2))
+    other = scored(model, "rm,ppl")
+    n_missing = n_left(model.info, other, replace(known, curves={}))
+    assert n_missing > n_left(model.info, other, known) > 0
+    fresh = run(judge_windows(model, other, HELD_OUT))
+    kept = KeptResults(Store(), model, engine="fast")
+    again = run(judge_windows(model, other, HELD_OUT, kept=kept, before=known))
+    assert again == fresh
+    assert n_left(model.info, other, again) == 0
+    n_batches = len(SetRunner(model, HELD_OUT))
+    # The whole model is measured anyhow, to see that it is the same arithmetic.
+    assert kept.n_evaluated == n_batches * (n_left(model.info, other, known) + 1)
+
+
+def test_what_was_measured_of_something_else_is_measured_again(model, table):
+    known = run(judge_windows(model, table, HELD_OUT, n_removals=2))
+    moved = replace(known, whole=Measured((), tuple(n + 0.01 for n in known.whole.nll)))
+    named = replace(known, provenance=replace(known.provenance, dtype="float16"))
+    counts = []
+    for before in (None, moved, named):
+        kept = KeptResults(Store(), model, engine="fast")
+        run(judge_windows(model, table, HELD_OUT, n_removals=2, kept=kept, before=before))
+        counts.append(kept.n_evaluated)
+    assert counts[0] == counts[1] == counts[2] > 1
 
 
 def test_scores_of_another_model_are_not_judged(model):
@@ -229,6 +258,17 @@ def test_a_judge_job_ends_in_a_judgement(engine, model, table):
     assert view.state == "failed"
     assert "no longer kept" in view.error
     assert isinstance([*engine.lens("w3 w4")][-1], Done)
+
+
+def test_what_a_stopped_judgement_says_is_not_kept_for_the_whole_one(engine, model, table):
+    whole = run(judge_windows(model, table, HELD_OUT, n_removals=2))
+    few = dict(list(whole.singles.items())[:3])
+    engine.store.put("growing", replace(whole, singles=few, is_partial=True))
+    assert max(v.n_blocks for v in engine.findings("example", "growing").verdicts) == 3
+    engine.store.put("growing", whole)
+    found = engine.findings("example", "growing")
+    assert max(v.n_blocks for v in found.verdicts) == len(model.info.units("block"))
+    assert engine.findings("example", "growing") is found
 
 
 def test_hosted_limits_hold_for_questions():

@@ -167,11 +167,17 @@ class Engine(Work):
         return self.jobs.submit("score", lambda: self._score(request), owner=owner)
 
     def start_judge(
-        self, table_key: str, *, n_removals: int = JUDGE_REMOVALS, owner: str, address: str = ""
-    ) -> str:
-        """The id of a job whose result is {"judgement_key": ...}; partial likewise."""
+        self, table_key: str, before: str = "", *, n_removals: int = JUDGE_REMOVALS, owner: str,
+        address: str = "",
+    ) -> str:  # fmt: skip
+        """The id of a job whose result is {"judgement_key": ...}; partial likewise.
+
+        before: the key of a judgement whose sets need not be measured again.
+        """
         self._allowance.take(address)
-        return self.jobs.submit("judge", lambda: self._judge(table_key, n_removals), owner=owner)
+        return self.jobs.submit(
+            "judge", lambda: self._judge(table_key, before, n_removals), owner=owner
+        )
 
     def estimate_search(self, request: SearchRequest) -> Events:
         """Done(Estimate) of a search, ahead of any long job."""

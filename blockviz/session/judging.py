@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
@@ -19,12 +20,17 @@ from blockviz.types import (
     Events,
     Judgement,
     Measured,
+    ModelInfo,
     Progress,
+    Provenance,
+    RemovedSet,
     ScoreTable,
     passing,
 )
 
 JUDGE_REMOVALS = 8
+# Perplexities of one model on one text that differ by less are of one and the same arithmetic.
+SAME = 1e-3
 
 
 def judge_request(
@@ -60,25 +66,51 @@ def judge_windows(
     *,
     n_removals: int = JUDGE_REMOVALS,
     kept: KeptResults | None = None,
+    before: Judgement | None = None,
 ) -> Events:
     """Done(Judgement) on given windows; after every set a partial one with what is known so far.
 
     Singles: every block, and every layer if a metric scores layers. Curves: the 1, 2, ...
-    `n_removals` lowest blocks of each metric, never the whole model.
+    `n_removals` lowest blocks of each metric, never the whole model. before: an earlier judgement,
+    whose sets are not measured again if it is of this model and text and the whole model still
+    has its perplexity there.
     """
-    asked = _Asked(model, table, n_removals)
+    asked = _Asked(model.info, table, n_removals)
     runner = SetRunner(model, windows)
-    found: dict[frozenset[BlockId], tuple[float, ...]] = {}
+    provenance = provenance_of(model, windows.origin)
+    found: dict[RemovedSet, tuple[float, ...]] = {}
     total = len(asked.sets)
     for done, removed in enumerate(asked.sets):
+        if frozenset(removed) in found:
+            yield Progress("judging", done + 1, total, "known")
+            continue
         losses = []
         for index in range(len(runner)):
             losses.append(_loss(runner, index, removed, kept))
             yield Progress("judging", done, total, f"{len(removed)} removed")
         found[frozenset(removed)] = tuple(torch.cat(losses).tolist())
-        partial = asked.judgement(model, windows, found)
+        if not removed and before is not None:
+            found |= _still_known(before, asked.judgement(provenance, found))
+        partial = asked.judgement(provenance, found)
         yield Progress("judging", done + 1, total, partial=partial)
-    yield Done(asked.judgement(model, windows, found))
+    yield Done(asked.judgement(provenance, found))
+
+
+def n_left(info: ModelInfo, table: ScoreTable, judgement: Judgement) -> int:
+    """How many sets judge_windows would still have to measure of a table."""
+    known = {frozenset(m.removed) for m in judgement.all_measured()}
+    return sum(frozenset(removed) not in known for removed in _Asked(info, table).sets)
+
+
+def _still_known(before: Judgement, now: Judgement) -> dict[RemovedSet, tuple[float, ...]]:
+    """Removed set -> losses of an earlier judgement, if they may stand beside those of now."""
+    of = [(j.provenance.model, j.provenance.revision, j.provenance.quantisation, j.provenance.dtype,
+           j.provenance.data.token_hash if j.provenance.data else "", len(j.whole.nll))
+          for j in (before, now)]  # fmt: skip
+    is_same = math.isclose(before.whole.perplexity, now.whole.perplexity, rel_tol=SAME)
+    if of[0] != of[1] or not is_same:
+        return {}
+    return {frozenset(m.removed): m.nll for m in before.all_measured() if m.removed}
 
 
 def _loss(
@@ -92,16 +124,18 @@ def _loss(
 class _Asked:
     """The removed sets that a judgement needs, each once, in an order that shares prefixes."""
 
-    def __init__(self, model: BlockModel, table: ScoreTable, n_removals: int) -> None:
-        self._singles = list(model.info.units("block"))
+    def __init__(
+        self, info: ModelInfo, table: ScoreTable, n_removals: int = JUDGE_REMOVALS
+    ) -> None:
+        self._singles = list(info.units("block"))
         self._orders: dict[str, list[BlockId]] = {}
         for name, scores in table.metrics.items():
             ranks = scores.ranks()
             self._orders[name] = sorted(ranks, key=ranks.__getitem__)
         if any(b.part == "layer" for order in self._orders.values() for b in order):
-            self._singles += model.info.units("layer")
-        whole = len(model.info.blocks)
-        sets: dict[frozenset[BlockId], tuple[BlockId, ...]] = {frozenset(): ()}
+            self._singles += info.units("layer")
+        whole = len(info.blocks)
+        sets: dict[RemovedSet, tuple[BlockId, ...]] = {frozenset(): ()}
         for block in self._singles:
             sets.setdefault(frozenset([block]), (block,))
         for order in self._orders.values():
@@ -113,10 +147,7 @@ class _Asked:
         self.sets = list(sets.values())
 
     def judgement(
-        self,
-        model: BlockModel,
-        windows: CalibrationSet,
-        found: dict[frozenset[BlockId], tuple[float, ...]],
+        self, provenance: Provenance, found: Mapping[RemovedSet, tuple[float, ...]]
     ) -> Judgement:
         def curve(order: list[BlockId]) -> Iterator[Measured]:
             for n in range(1, self._n_removals + 1):
@@ -126,7 +157,7 @@ class _Asked:
                 yield Measured(cut, found[frozenset(cut)])
 
         return Judgement(
-            provenance=provenance_of(model, windows.origin),
+            provenance=provenance,
             whole=Measured((), found[frozenset()]),
             singles={
                 b: Measured((b,), found[frozenset([b])])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 from blockviz.corrections import CORRECTIONS
 from blockviz.data import task_sources
@@ -146,16 +147,13 @@ class Results:
         return self.example.lens if self.shows_example() else None
 
     def findings(self, table_key: str, judgement_key: str) -> Findings | None:
-        """What a table says as a whole; worked out once. None without a table."""
+        """What a table says as a whole; worked out once it is whole. None without a table."""
         table, judgement = self.table(table_key), self.judgement(judgement_key)
         if table is None:
             return None
         where = key("findings", self.model_key, table_key, judgement_key)
-        found = self.store.get(where)
-        if found is None:
-            found = findings_of(table, judgement)
-            self.store.put(where, found)
-        return found
+        grows = table.is_partial or (judgement is not None and judgement.is_partial)
+        return self._once(where, lambda: findings_of(table, judgement), grows=grows)
 
     def intervals(self, table_key: str) -> dict[str, Intervals]:
         """Metric -> the ranks that each block could have on another draw of the text."""
@@ -163,11 +161,7 @@ class Results:
         if table is None:
             return {}
         where = key("intervals", self.model_key, table_key)
-        found = self.store.get(where)
-        if found is None:
-            found = intervals_of(table)
-            self.store.put(where, found)
-        return found
+        return self._once(where, lambda: intervals_of(table), grows=table.is_partial)
 
     def tied(self, table_key: str, metric: str, block: BlockId) -> tuple[BlockId, ...]:
         """The blocks that a metric cannot tell from this one; none where no error is known."""
@@ -194,6 +188,16 @@ class Results:
         where = key("imported", table_key, found.to_json()["metrics"])
         self.store.put(where, found)
         return where
+
+    def _once(self, where: str, work_out: Callable[[], Any], *, grows: bool) -> Any:
+        """Kept under a key, unless what it follows from still grows under that same key."""
+        if grows:
+            return work_out()
+        found = self.store.get(where)
+        if found is None:
+            found = work_out()
+            self.store.put(where, found)
+        return found
 
     def shows_example(self) -> bool:
         """Whether the model in memory is the example's."""

@@ -108,7 +108,7 @@ class Work(Results):
                 self.store.put(self._asked(request), event.result["table_key"])
             yield event
 
-    def _judge(self, table_key: str, n_removals: int) -> Iterator[Progress | Done]:
+    def _judge(self, table_key: str, before: str, n_removals: int) -> Iterator[Progress | Done]:
         model, live = self._loaded()
         table = self.table(table_key)
         if table is None:
@@ -119,7 +119,10 @@ class Work(Results):
             )
         check_table(model, table)
         kept = KeptResults(self._shelf, model, engine="fast")
-        judged = judge_windows(model, table, live.windows, n_removals=n_removals, kept=kept)
+        judged = judge_windows(
+            model, table, live.windows, n_removals=n_removals, kept=kept,
+            before=self.judgement(before),
+        )  # fmt: skip
 
         def keep(judgement: Judgement) -> dict[str, str]:
             where = key("judgement", judgement.provenance, table_key, n_removals)

@@ -49,6 +49,11 @@ class Judgement:
     curves: Mapping[str, tuple[Measured, ...]]
     is_partial: bool = False
 
+    def all_measured(self) -> tuple[Measured, ...]:
+        """Every set, the whole model first."""
+        curves = (m for curve in self.curves.values() for m in curve)
+        return (self.whole, *self.singles.values(), *curves)
+
     def to_json(self) -> dict[str, Any]:
         head = {"schema": "blockviz/judgement/1", "provenance": self.provenance.to_json()}
         if self.is_partial:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from blockviz.session import Visitor
+from blockviz.session.judging import n_left
 from blockviz.types import Done, Lens
 from blockviz.ui import inputs, views
 from blockviz.ui.figure_card import card_names, card_update
-from blockviz.ui.insight_cards import PAGES, InsightCards
+from blockviz.ui.insight_cards import PAGES, InsightCards, still_true
 from blockviz.ui.pairs_view import foretold, pairs_for, pairs_state
 from blockviz.ui.screen import Call, Update
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from blockviz.session import Engine
 
 READING = "Reading early exits"
+# More metrics than these are counted, not named.
+MOST_NAMED = 4
 EMPTY = {
     "right": "What cuts cost has not been measured for these scores. Press Measure what cuts cost.",
     "metrics": "No scores of this model yet. Choose metrics above and press Score.",
@@ -108,6 +111,8 @@ class InsightHandlers:
             update |= card_update(name, card)
         has_any = any(card is not None for card in cards.values())
         note = "" if has_any else EMPTY[page]
+        if page == "right" and has_any:
+            note = self._unmeasured(visitor)
         if page == "agreement" and has_any:
             note = self._disputed(visitor)
         if page == "steady" and has_any and cards["between"] is None:
@@ -121,6 +126,27 @@ class InsightHandlers:
     def foretell(self, call: Call, visitor: Visitor) -> Update:
         """The plan has changed: what the pairs foretell of it."""
         return {"foretold": {"text": foretold(visitor, pairs_for(self.engine, visitor))}}
+
+    def _unmeasured(self, visitor: Visitor) -> str:
+        """What the pictures of measured cuts leave out, and how it is got."""
+        table = self.engine.table(visitor.table_key)
+        judgement = self.engine.judgement(visitor.judgement_key)
+        missing = n_left(self.engine.info, table, judgement) if table and judgement else 0
+        if not missing:
+            return ""
+        is_known = still_true(judgement, table)
+        lineless = [s.title for name, s in table.metrics.items() if name not in is_known]
+        n_known = len(judgement.singles)
+        n_single = len(self.engine.info.units("block"))
+        n_single += len({b for s in table.metrics.values() for b in s.values if b.part == "layer"})
+        said = []
+        if n_known < n_single:
+            said.append(f"Partial: {n_known} of {n_single} single cuts, and tau is of those alone.")
+        if lineless:
+            few = ", ".join(lineless) if len(lineless) <= MOST_NAMED else f"{len(lineless)} metrics"
+            said.append(f"Not yet cut one block after another: {few}.")
+        sets = "set" if missing == 1 else "sets"
+        return " ".join((*said, f"Measure what cuts cost measures the {missing} missing {sets}."))
 
     def _disputed(self, visitor: Visitor) -> str:
         found = self.engine.findings(visitor.table_key, visitor.judgement_key)

@@ -111,5 +111,5 @@ def _metric(screen: Screen, engine: Engine, name: str, label: str) -> None:
     titles = [(s.title, key) for key, s in table.metrics.items()] if table else []
     screen.add(name, gr.Dropdown(
         titles, value=titles[0][1] if titles else None, label=label, min_width=180, scale=1,
-        allow_custom_value=True, filterable=False, elem_id=name.replace("_", "-"),
+        allow_custom_value=True, elem_id=name.replace("_", "-"),
     ))  # fmt: skip

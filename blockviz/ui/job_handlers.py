@@ -128,8 +128,9 @@ class JobHandlers:
     def judge(self, call: Call, visitor: Visitor, jobs: Any) -> Update:
         """The button that measures what cuts cost."""
         self.drawing.check_model(visitor)
+        asked = (visitor.table_key, visitor.judgement_key)
         who = {"owner": call.session, "address": call.address}
-        return self.begin(call, jobs, lambda: self.engine.start_judge(visitor.table_key, **who))
+        return self.begin(call, jobs, lambda: self.engine.start_judge(*asked, **who))
 
     def pairs(self, call: Call, visitor: Visitor, jobs: Any) -> Update:
         """The button that measures which blocks stand in for which."""

@@ -91,6 +91,29 @@ def test_what_cuts_cost_is_measured_by_a_job_and_drawn(serve, visit):
     expect(page.locator("#note-right")).to_be_hidden()
 
 
+def test_a_measurement_that_was_stopped_and_new_scores_say_what_is_missing(serve, visit):
+    served = serve()
+    judgements = served.engine._judgements
+    whole = judgements["example"]
+    few = dict(list(whole.singles.items())[:18])
+    judgements["example"] = replace(whole, singles=few, is_partial=True)
+    page = visit(served)
+    insights(page)
+    note = page.locator("#note-right")
+    expect(note).to_contain_text("Partial: 18 of 60 single cuts, and tau is of those alone.")
+    expect(note).to_contain_text(re.compile(r"measures the \d+ missing sets\."))
+    kept = {name: curve for name, curve in whole.curves.items() if name != "rm"}
+    judgements["example"] = replace(whole, curves=kept)
+    tab(page, "Map")
+    insights(page)
+    expect(note).to_contain_text("Not yet cut one block after another: Relative magnitude.")
+    expect(note).not_to_contain_text("Partial")
+    judgements["example"] = whole
+    tab(page, "Map")
+    insights(page)
+    expect(note).to_be_hidden()
+
+
 def test_scores_without_the_metric_that_was_chosen_are_drawn_all_the_same(serve, visit):
     served = serve()
     engine = served.engine
