@@ -9,7 +9,7 @@ from dataclasses import replace
 from blockviz.cli.console import drain, say
 from blockviz.evaluate import Perplexity, measure_perplexity
 from blockviz.models.model import BlockModel
-from blockviz.session.example import EXAMPLE_PATH, Example, live_key
+from blockviz.session.example import EXAMPLE_PATH, TASK, TASK_ROWS, Example, live_key
 from blockviz.session.judging import judge_windows
 from blockviz.session.lens import read_lens
 from blockviz.session.live import open_live_windows
@@ -38,7 +38,6 @@ REMOVED = ("18.attn", "7.attn", "14.mlp")
 PROMPT = "Why is the sky blue?"
 N_NEW_TOKENS = 48
 LENS_TEXT = "The Amazon is the largest river in the world by volume of water. It lies in South"
-TASK, TASK_ROWS = "arc_easy", 48
 SEARCHED, MOST_MEASURED = 10, 60
 DIGITS = 7
 

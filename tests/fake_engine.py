@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from fake_compare import TEXTS, growing_comparison, make_comparison, make_contest
 from fake_export import growing_export, make_exported, make_modes, make_report
@@ -32,6 +33,7 @@ from blockviz.session.compare_views import CompareRequest
 from blockviz.session.export_views import ExportRequest, ModeCard
 from blockviz.session.exports import Exported
 from blockviz.session.findings import Findings, Intervals, findings_of, intervals_of, run_label
+from blockviz.session.recipe_file import scoring_to_json
 from blockviz.session.repair_views import CorrectionCard, RepairRequest
 from blockviz.session.search_views import (
     PairsRequest,
@@ -254,7 +256,13 @@ class FakeEngine:
         yield Progress("reading", 0, 1)
         yield Done(make_lens(self.info, HOSTILE if self.is_hostile else "Paris"))
 
-    def start_judge(self, table_key: str, before: str = "", *, owner: str, address: str = "") -> str:
+    def scoring(self, table_key: str) -> dict[str, Any]:
+        table = self.table(table_key)
+        return scoring_to_json(ScoreRequest(tuple(table.metrics)), table) if table else {}
+
+    def start_judge(
+        self, table_key: str, before: str = "", *, owner: str, address: str = ""
+    ) -> str:
         return self._start("judge", 20, lambda: self._judged(table_key))
 
     def _judged(self, table_key: str) -> dict[str, str]:

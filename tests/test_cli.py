@@ -15,7 +15,11 @@ import torch
 from fake_hub import Repo, fake_hub
 
 from blockviz.cli import main
-from blockviz.types import PruningPlan, ScoreTable
+from blockviz.session import ScoreRequest
+from blockviz.session.export_views import ExportRequest
+from blockviz.session.opening import open_model
+from blockviz.session.recipe_file import recipe_to_json, scoring_to_json
+from blockviz.types import PruningPlan, ScoreTable, run
 
 WORDS = 900
 
@@ -61,6 +65,36 @@ def refusal(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
     assert "Traceback" not in error
     assert sum(error.count(c) for c in ".,:") >= 3, f"three parts wanted: {error}"
     return error
+
+
+def test_a_recipe_repeats_a_scoring(folder, text, tmp_path, capsys, monkeypatch):
+    first, again = tmp_path / "first.json", tmp_path / "again.json"
+    assert score(folder, text, first, "--metrics", "lds:k=5,bi", "--unit", "attn") == 0
+    table = ScoreTable.from_json(json.loads(first.read_text()))
+    request = ScoreRequest(
+        ("lds:k=5", "bi"), str(text), n_samples=4, seq_len=32, unit="attn", tasks=""
+    )
+    scoring = scoring_to_json(request, table)
+    assert scoring["text"] == "words.txt"
+    info = run(open_model(str(folder), dtype="float32")).info
+    asked = ExportRequest(PruningPlan(), tmp_path, scoring=scoring)
+    recipe = tmp_path / "blockviz_recipe.json"
+    recipe.write_text(json.dumps(recipe_to_json(info, asked, "none")))
+    monkeypatch.chdir(tmp_path)
+    asked = ["score", "--model", str(folder), "--dtype", "float32", "--recipe", str(recipe)]
+    capsys.readouterr()
+    assert main([*asked, "--out", str(again)]) == 0
+    assert "another one" not in capsys.readouterr().err
+    found = ScoreTable.from_json(json.loads(again.read_text()))
+    assert {n: s.values for n, s in found.metrics.items()} == {
+        n: s.values for n, s in table.metrics.items()
+    }
+    text.write_text("w1 " + text.read_text())
+    assert main([*asked, "--out", str(again)]) == 0
+    assert "another one than the recipe was written for" in capsys.readouterr().err
+    bare = recipe_to_json(info, ExportRequest(PruningPlan(), tmp_path), "none")
+    recipe.write_text(json.dumps(bare))
+    assert "nothing of a scoring" in refusal(capsys, *asked)
 
 
 def test_score_writes_every_block_under_every_metric(

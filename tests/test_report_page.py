@@ -122,7 +122,7 @@ def page_of(engine, visitor, look: Look | None = None) -> Page:
 
 def test_a_page_just_opened_gives_its_plan_its_model_and_the_example(engine, visitor):
     page = page_of(engine, replace(visitor, removed=()))
-    assert page.sections == [*ALWAYS, *EXAMPLE]
+    assert page.sections == [*ALWAYS, *EXAMPLE, "recipe"]
     assert "SmolLM2-135M-Instruct with nothing removed" in page.texts
 
 

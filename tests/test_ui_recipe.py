@@ -20,6 +20,9 @@ from blockviz.ui.screen import Call, to_outputs
 from blockviz.ui.turns import Turns
 
 FIX = "writer_refit:ridge=0.02"
+SCORED = {"metrics": ["bi", "ppl"], "text": "own", "n_samples": 16, "seq_len": 64, "seed": 3,
+          "mode": "per_sample", "unit": "attn", "tasks": "", "limit": 20,
+          "token_hash": "ab"}  # fmt: skip
 
 
 @pytest.fixture
@@ -44,7 +47,9 @@ def request(tmp_path, fix: str = FIX) -> ExportRequest:
     fit = ScoreRequest(calibration="own", n_samples=24, seq_len=256, seed=7)
     repair = RepairRequest(plan=plan, corrections=(fix,), text=fit, n_skip=3)
     measured = ScoreRequest(n_samples=5, seq_len=128, seed=7)
-    return ExportRequest(plan, tmp_path, mode="custom", repair=repair, evaluation=measured)
+    return ExportRequest(
+        plan, tmp_path, mode="custom", repair=repair, evaluation=measured, scoring=SCORED
+    )
 
 
 def opened(recipes, visitor, tmp_path, text: str) -> dict:
@@ -71,7 +76,10 @@ def test_what_is_saved_is_shown_and_then_followed(engine, recipes, visitor, tmp_
         "export_mode": "custom", "export_fix": FIX, "export_llama": False, "export_text": "own",
         "export_samples": 24, "export_seq_len": 256, "export_skip": 3, "export_seed": 7,
         "shown_text": "demo", "shown_samples": 5, "shown_seq_len": 128,
+        "metrics": ["bi", "ppl"], "source": "own", "n_samples": 16, "seq_len": 64, "seed": 3,
+        "mode": "per_sample", "unit": "attn", "tasks": "", "task_rows": 20,
     }  # fmt: skip
+    assert "2 metrics scored on 16 × 64 tokens of own, seed 3; " in said
     # With settings of its own, it is offered beside the others from then on.
     assert FIX in [label for _, label in choices(engine, followed)]
 
@@ -106,6 +114,13 @@ def spoilt(engine, tmp_path, **changes) -> str:
         ({"results": {"data": "W" * 1001}}, "not one that"),
         ({"correction": "ridge:" * 500}, "not one that"),
         ({"correction": None}, "not one that"),
+        ({"scoring": {"metrics": "bi"}}, "not one that"),
+        ({"scoring": {"metrics": []}}, "not one that"),
+        ({"scoring": {"metrics": ["bi"] * 201}}, "not one that"),
+        ({"scoring": {"metrics": ["bi"], "seed": "three"}}, "not one that"),
+        ({"scoring": {"metrics": ["bi"], "text": "w" * 1001}}, "not one that"),
+        ({"scoring": {"metrics": ["bi"], "token_hash": 7}}, "not one that"),
+        ({"scoring": ["bi"]}, "not one that"),
     ],
 )
 def test_other_files_are_refused(engine, recipes, visitor, tmp_path, changes, said):
@@ -141,3 +156,27 @@ def test_a_recipe_without_a_repair_is_one_too(engine, tmp_path):
     asked = replace(request(tmp_path), repair=None)
     found = recipe_from_json(json.loads(saved(engine.info, asked)["text"]), "mine")
     assert found.correction == "none" and found.fit == {} and found.evaluation["n_samples"] == 5
+
+
+def test_what_this_page_cannot_choose_is_named_and_left_as_it_is(
+    engine, recipes, visitor, tmp_path
+):
+    scoring = {**SCORED, "metrics": ["lds:k=5", "ppl"], "text": "mine.txt", "tasks": HOSTILE}
+    shown = opened(recipes, visitor, tmp_path, spoilt(engine, tmp_path, scoring=scoring))
+    note = shown["recipe_says"]["note"]
+    assert "left as it is: lds:k=5, mine.txt, " in note
+    update = recipes.use(Call("s"), visitor, shown["recipe_kept"], "ppl", "rank")
+    assert update["metrics"]["value"] == ["ppl"]
+    assert update["n_samples"]["value"] == 16
+    assert "source" not in update and "tasks" not in update
+
+
+def test_a_recipe_of_scores_alone_is_one_too(engine, recipes, visitor, tmp_path):
+    asked = replace(request(tmp_path), plan=PruningPlan(), repair=None)
+    text = saved(engine.info, asked)["text"]
+    found = recipe_from_json(json.loads(text), "mine")
+    assert found.plan.removed == () and found.scoring_to_json() == SCORED
+    said = opened(recipes, visitor, tmp_path, text)["recipe_says"]["text"]
+    assert said.startswith("2 metrics scored on") and said.endswith(", whole.")
+    old = recipe_from_json(json.loads(spoilt(engine, tmp_path, scoring=None)), "mine")
+    assert old.scoring == {} and old.scoring_to_json() == {}

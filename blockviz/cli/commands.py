@@ -12,6 +12,7 @@ from blockviz.cli.evaluate_commands import evaluate, generate
 from blockviz.cli.export_commands import export, verify
 from blockviz.cli.insight_commands import judge, stability
 from blockviz.cli.options import check_out
+from blockviz.cli.recipes import check_text, read_recipe, scored_as_before
 from blockviz.cli.repair_commands import correct
 from blockviz.cli.requests import names_of, request_of
 from blockviz.cli.search_commands import pairs, search
@@ -115,6 +116,9 @@ def show_preset(preset: dict[str, Any]) -> None:
 
 def score(args: argparse.Namespace) -> int:
     check_out(args.out)
+    recipe = read_recipe(args) if args.recipe is not None else None
+    if recipe is not None:
+        args = scored_as_before(args, recipe)
     request = request_of(args, args.calibration)
     check_request(request)
     model = drain(open_model(args.model, dtype=args.dtype, device=args.device))
@@ -129,6 +133,8 @@ def score(args: argparse.Namespace) -> int:
             write_json(args.out, stop.partial.to_json())
         raise
     show_scores(result)
+    if recipe is not None:
+        check_text(result, recipe)
     if kept is not None and kept.n_reused:
         of = kept.n_reused + kept.n_evaluated
         say(f"{kept.n_reused} of {of} evaluations known from other runs; --no-resume redoes them")

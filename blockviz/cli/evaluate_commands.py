@@ -9,6 +9,7 @@ from typing import Any
 
 from blockviz.cli.console import Stopped, complain, drain, say, table, write_json
 from blockviz.cli.options import check_out
+from blockviz.cli.recipes import cut_as_before, read_recipe
 from blockviz.cli.requests import names_of, read_plan, repair_request_of, request_of
 from blockviz.errors import BadInput
 from blockviz.session.evaluation import evaluate_request, open_tasks
@@ -23,6 +24,8 @@ from blockviz.types import PruningPlan
 
 def evaluate(args: argparse.Namespace) -> int:
     check_out(args.out)
+    if args.recipe is not None:
+        args = cut_as_before(args, read_recipe(args))
     plan, request = read_plan(args), request_of(args, args.data)
     repair, speed = _asked_repair(args, plan), _asked_speed(args)
     names = [name.strip() for name in args.tasks.split(",") if name.strip()]

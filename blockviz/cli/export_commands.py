@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterable
 
 from blockviz.cli.console import complain, drain, say, write_json
 from blockviz.cli.options import check_out
+from blockviz.cli.recipes import cut_as_before, read_recipe
 from blockviz.cli.requests import names_of, read_plan, repair_request_of, request_of
 from blockviz.errors import BadInput
 from blockviz.session.export_folder import check_target
@@ -18,7 +18,6 @@ from blockviz.session.exporting import (
     verify_folder,
 )
 from blockviz.session.opening import open_model
-from blockviz.session.recipe_file import EVALUATION, FIT, recipe_from_json
 from blockviz.session.repair_space import NO_CORRECTION
 from blockviz.types import CheckRow, ExportReport, PruningPlan
 
@@ -41,8 +40,10 @@ def export(args: argparse.Namespace) -> int:
 
 
 def _request(args: argparse.Namespace) -> ExportRequest:
+    scoring = {}
     if args.recipe is not None:
-        args = _as_before(args)
+        found = read_recipe(args)
+        args, scoring = cut_as_before(args, found), found.scoring_to_json()
     plan = read_plan(args)
     if plan is None and args.state is None:
         raise BadInput(
@@ -60,44 +61,7 @@ def _request(args: argparse.Namespace) -> ExportRequest:
         state=args.state,
         as_llama=args.as_llama,
         evaluation=request_of(args, args.data),
-    )
-
-
-def _as_before(args: argparse.Namespace) -> argparse.Namespace:
-    """The options with what a recipe says in their place; where to write it stays."""
-    try:
-        data = json.loads(args.recipe.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadInput(
-            f"The recipe {args.recipe.name} was to be followed.",
-            "There is no such file, or it is not JSON.",
-            "Give blockviz_recipe.json of an export.",
-        ) from error
-    found = recipe_from_json(data, args.recipe.name)
-    if found.is_from_state:
-        raise _needs_state(args)
-    own = {
-        "remove": ",".join(str(b) for b in found.plan.removed),
-        "mode": found.mode,
-        "as_llama": found.as_llama,
-        "correction": found.correction,
-        **{FIT[name]: value for name, value in found.fit.items()},
-        **{EVALUATION[name]: value for name, value in found.evaluation.items()},
-    }
-    if args.plan is not None or args.remove is not None or args.state is not None:
-        raise BadInput(
-            "A recipe was given, and a plan or a fitted correction besides.",
-            "A recipe holds its own.",
-            "Leave one of the two out.",
-        )
-    return argparse.Namespace(**{**vars(args), **own})
-
-
-def _needs_state(args: argparse.Namespace) -> BadInput:
-    return BadInput(
-        f"The recipe {args.recipe.name} was to be followed.",
-        "Its correction was fitted before, and taken from the folder that held it.",
-        "Give that folder with --state.",
+        scoring=scoring,
     )
 
 

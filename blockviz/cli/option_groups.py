@@ -193,6 +193,38 @@ def add_contest(parser: argparse.ArgumentParser) -> None:
     add_out(parser)
 
 
+def add_recipe(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("--recipe", type=Path, metavar="FILE.json", help=what)
+
+
+def add_score(parser: argparse.ArgumentParser) -> None:
+    """Everything that scoring asks."""
+    add_model(parser)
+    add_text(parser, "--calibration", "calibration text")
+    parser.add_argument(
+        "--metrics",
+        default="bi,rm,ppl,lds",
+        metavar="M,...",
+        help="names, or all; METRIC:parameter=value sets a parameter, e.g. lds:k=50 [%(default)s]",
+    )
+    parser.add_argument(
+        "--unit",
+        default="block",
+        metavar="UNIT",
+        help="what is removed at once: block, layer, attn or mlp [%(default)s]",
+    )
+    parser.add_argument(
+        "--engine",
+        default="fast",
+        metavar="NAME",
+        help="fast, or reference (the whole model for every block, as published) [%(default)s]",
+    )
+    add_tasks(parser, "T", "for metrics of answers to a task (acc, tabp)")
+    add_recipe(parser, "the metrics and text of an earlier scoring, in place of those options")
+    add_resume(parser)
+    add_out(parser)
+
+
 def add_speed(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--speed", action="store_true", help="time every row, in turns, with a cache")
@@ -213,7 +245,7 @@ def add_export(parser: argparse.ArgumentParser) -> None:
         "(every layer where it was), or custom (nothing wasted, a modelling file of its own) "
         "[%(default)s]",
     )
-    add("--recipe", type=Path, metavar="FILE.json", help="of an earlier export: does the same")
+    add_recipe(parser, "of an earlier export: does the same")
     repair = parser.add_mutually_exclusive_group()
     repair.add_argument(
         "--correction",

@@ -18,7 +18,9 @@ from blockviz.cli.option_groups import (
     add_model,
     add_out,
     add_plan,
+    add_recipe,
     add_resume,
+    add_score,
     add_speed,
     add_tasks,
     add_text,
@@ -29,6 +31,7 @@ from blockviz.errors import BadInput
 EPILOG = """examples:
   blockviz info --model demo
   blockviz score --metrics bi,rm,ppl,lds --out scores.json
+  blockviz score --recipe blockviz_recipe.json
   blockviz score --metrics all --tasks arc_easy --limit 100 --out scores.json
   blockviz search --blocks 6 --out plan.json
   blockviz search --preset sleb --ratio 0.2 --out plan.json
@@ -76,31 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
     what.add_argument("--families", action="store_true", help="list the proven model families")
     add_out(info)
 
-    score = commands.add_parser("score", help="score every block under importance metrics")
-    add_model(score)
-    add_text(score, "--calibration", "calibration text")
-    score.add_argument(
-        "--metrics",
-        default="bi,rm,ppl,lds",
-        metavar="M,...",
-        help="names, or all; METRIC:parameter=value sets a parameter, e.g. lds:k=50 [%(default)s]",
-    )
-    score.add_argument(
-        "--unit",
-        default="block",
-        metavar="UNIT",
-        help="what is removed at once: block, layer, attn or mlp [%(default)s]",
-    )
-    score.add_argument(
-        "--engine",
-        default="fast",
-        metavar="NAME",
-        help="fast, or reference (the whole model for every block, as published) [%(default)s]",
-    )
-    add_tasks(score, "T", "for metrics of answers to a task (acc, tabp)")
-    add_resume(score)
-    add_out(score)
-
+    add_score(commands.add_parser("score", help="score every block under importance metrics"))
     _search(commands.add_parser("search", help="choose the blocks to remove, and write a plan"))
     _pairs(commands.add_parser("pairs", help="what two blocks cost together beyond each alone"))
 
@@ -111,6 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser("evaluate", help="perplexity of the original and of a plan")
     add_model(evaluate)
     add_plan(evaluate)
+    add_recipe(evaluate, "the plan, repair and texts of an earlier run")
     add_text(evaluate, "--data", "evaluation text")
     add_correction(evaluate, "NAME,...", "a row for each; all adds none and every one")
     add_fit(evaluate)
@@ -163,8 +143,17 @@ def build_parser() -> argparse.ArgumentParser:
     add_verify(commands.add_parser("verify", help="check the files of an export"))
 
     app = commands.add_parser("app", help="the interactive app in a browser")
-    app.add_argument("--host", default=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"))
-    app.add_argument("--port", type=int, default=int(os.environ.get("GRADIO_SERVER_PORT", "7860")))
+    app.add_argument(
+        "--host",
+        default=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"),
+        help="0.0.0.0 = whoever can reach this machine [GRADIO_SERVER_NAME, or %(default)s]",
+    )
+    app.add_argument(
+        "--port",
+        type=int,
+        default=int(os.environ.get("GRADIO_SERVER_PORT", "7860")),
+        help="[GRADIO_SERVER_PORT, or %(default)s]",
+    )
 
     bench = commands.add_parser("bench", help="time and memory, each beside its reference")
     bench.add_argument("--quick", action="store_true", help="fewer windows and repeats")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from blockviz.evaluate import Perplexity
-from blockviz.session.views import Continuation
+from blockviz.session.views import Continuation, ScoreRequest
 from blockviz.types import (
     BlockId,
     Contest,
@@ -26,6 +26,7 @@ from blockviz.types import (
 ASSETS = Path(__file__).parents[2] / "assets"
 EXAMPLE_PATH = ASSETS / "example.json"
 CONTEST_PATH = ASSETS / "contest.json"
+TASK, TASK_ROWS = "arc_easy", 48
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,11 @@ class Example:
     search: SearchRun | None = None
     interactions: Interactions | None = None
     repair: RepairTable | None = None
+
+    @property
+    def request(self) -> ScoreRequest:
+        """What its scores are the answer to."""
+        return ScoreRequest(metrics=tuple(self.table.metrics), tasks=TASK, limit=TASK_ROWS)
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from blockviz.session.repair_views import RepairRequest
 from blockviz.session.views import ScoreRequest
@@ -15,7 +17,8 @@ class ExportRequest:
     """repair: which correction to fit before writing, and on what; None for none. state: a folder
     with one that is fitted already, in place of it. as_llama: write a model of another family as a
     Llama, which may have biases. evaluation: the text of the perplexities that are written down and
-    checked. n_copies: how often the disk has to hold it at once, spare_bytes: what is to stay free.
+    checked. scoring: how the page's table was scored, for the recipe. n_copies: how often the disk
+    has to hold it at once, spare_bytes: what is to stay free.
     """
 
     plan: PruningPlan
@@ -27,6 +30,7 @@ class ExportRequest:
     evaluation: ScoreRequest = field(
         default_factory=lambda: ScoreRequest(n_samples=16, seq_len=512)
     )
+    scoring: Mapping[str, Any] = field(default_factory=dict)
     n_copies: int = 1
     spare_bytes: int = 0
 

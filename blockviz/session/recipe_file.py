@@ -1,15 +1,17 @@
-"""A recipe: what to remove, repair and write, and on which texts; written and read again."""
+"""A recipe: what to score, remove, repair and write, and on which texts; written and read again."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from blockviz.errors import BadInput, BlockvizError
 from blockviz.session.export_views import ExportRequest
-from blockviz.types import EXPORT_MODES, ExportMode, ModelInfo, PruningPlan
+from blockviz.session.views import ScoreRequest
+from blockviz.types import EXPORT_MODES, ExportMode, ModelInfo, PruningPlan, ScoreTable
 
 SCHEMA = "blockviz/recipe/1"
 MAX_CHARS = 1000
@@ -17,11 +19,19 @@ MAX_CHARS = 1000
 FIT = {"text": "calibration", "n_samples": "fit_samples", "seq_len": "fit_seq_len",
        "n_skip": "fit_skip", "seed": "seed"}  # fmt: skip
 EVALUATION = {"text": "data", "n_samples": "n_samples", "seq_len": "seq_len"}
+SCORING = {"metrics": "metrics", "text": "calibration", "n_samples": "n_samples",
+           "seq_len": "seq_len", "seed": "seed", "mode": "calibration_mode", "unit": "unit",
+           "tasks": "tasks", "limit": "limit"}  # fmt: skip
+# Those that are words; the others are numbers.
+WORDS = ("text", "mode", "unit", "tasks")
+MOST_METRICS = 200
 
 
 @dataclass(frozen=True)
 class RecipeFile:
-    """fit: which text a correction was fitted on, by the keys of FIT; empty where none was.
+    """scoring: which metrics were scored on which text, by the keys of SCORING; empty where
+    nothing was scored. scored_hash: of the token ids of that text. fit: which text a correction
+    was fitted on, by the keys of FIT; empty where none was.
     evaluation: which text it was measured on, by the keys of EVALUATION. is_from_state: the
     correction was fitted before, and cannot be fitted again from this alone. perplexities: of the
     original and the export, empty where none was written yet; data: of which text.
@@ -36,6 +46,32 @@ class RecipeFile:
     is_from_state: bool
     perplexities: Mapping[str, float]
     data: str
+    scoring: Mapping[str, Any] = field(default_factory=dict)
+    scored_hash: str = ""
+
+    def scoring_to_json(self) -> dict[str, Any]:
+        """As scoring_to_json has written it; empty where nothing was scored."""
+        if not self.scoring:
+            return {}
+        metrics = list(self.scoring["metrics"])
+        return {**self.scoring, "metrics": metrics, "token_hash": self.scored_hash}
+
+
+def scoring_to_json(request: ScoreRequest, table: ScoreTable) -> dict[str, Any]:
+    """The part of a recipe that says how a table was scored; of a path, the file's name only."""
+    data = table.provenance.data
+    return {
+        "metrics": list(request.metrics),
+        "text": Path(request.calibration).name,
+        "n_samples": request.n_samples,
+        "seq_len": request.seq_len,
+        "seed": request.seed,
+        "mode": request.mode,
+        "unit": request.unit,
+        "tasks": request.tasks,
+        **({} if request.limit is None else {"limit": request.limit}),
+        "token_hash": data.token_hash if data else "",
+    }
 
 
 def recipe_to_json(info: ModelInfo, request: ExportRequest, correction: str) -> dict[str, Any]:
@@ -46,6 +82,7 @@ def recipe_to_json(info: ModelInfo, request: ExportRequest, correction: str) -> 
     return {
         "schema": SCHEMA,
         "license": info.license,
+        "scoring": dict(request.scoring) or None,
         "plan": named.to_json(),
         "correction": correction,
         "is_from_state": request.state is not None,
@@ -73,6 +110,7 @@ def recipe_from_json(data: Any, name: str) -> RecipeFile:
         if data["schema"] != SCHEMA or data["export"]["mode"] not in EXPORT_MODES:
             raise ValueError("another schema")
         fit, results = data["fit"] or {}, data.get("results") or {}
+        scoring = data.get("scoring") or {}
         numbers = {k: float(v) for k, v in dict(results.get("perplexities") or {}).items()}
         if not all(map(math.isfinite, numbers.values())):
             raise ValueError("a perplexity that is no number")
@@ -86,6 +124,8 @@ def recipe_from_json(data: Any, name: str) -> RecipeFile:
             is_from_state=data["is_from_state"] is True,
             perplexities=numbers,
             data=_short(results.get("data", "")),
+            scoring=_scoring(scoring),
+            scored_hash=_short(scoring.get("token_hash", "")),
         )
     except (BlockvizError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInput(
@@ -101,12 +141,22 @@ def _short(text: Any) -> str:
     return text
 
 
+def _scoring(found: Mapping[str, Any]) -> dict[str, Any]:
+    if not found:
+        return {}
+    metrics = found["metrics"]
+    if not isinstance(metrics, list) or not 0 < len(metrics) <= MOST_METRICS:
+        raise ValueError("no list of metrics")
+    rest = {name: option for name, option in SCORING.items() if name != "metrics"}
+    return {"metrics": tuple(map(_short, metrics)), **_texts(rest, found)}
+
+
 def _texts(names: Mapping[str, str], found: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: _plain(found[name], is_text=name == "text") for name in names if name in found}
+    return {name: _plain(found[name], is_text=name in WORDS) for name in names if name in found}
 
 
 def _plain(value: Any, *, is_text: bool) -> str | int:
     is_right = isinstance(value, str if is_text else int) and not isinstance(value, bool)
     if not is_right:
         raise ValueError(f"{value!r} is of another kind")
-    return value
+    return _short(value) if is_text else value

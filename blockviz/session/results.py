@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,9 +15,10 @@ from blockviz.search import PRESETS, STRATEGIES
 from blockviz.session.example import Example, load_contest
 from blockviz.session.exports import Exported
 from blockviz.session.findings import Findings, Intervals, findings_of, intervals_of, run_label
+from blockviz.session.recipe_file import scoring_to_json
 from blockviz.session.repair_views import CorrectionCard
 from blockviz.session.search_views import PresetCard, StrategyCard
-from blockviz.session.views import MetricCard
+from blockviz.session.views import MetricCard, ScoreRequest
 from blockviz.store import Store, key
 from blockviz.types import (
     BlockId,
@@ -31,6 +32,14 @@ from blockviz.types import (
     ScoreTable,
     SearchRun,
 )
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores as they are kept, and what was asked; request: None where nobody asked us."""
+
+    table: ScoreTable
+    request: ScoreRequest | None
 
 
 class Results:
@@ -77,7 +86,13 @@ class Results:
         """The scores of the example, or those that a finished job named; None if forgotten."""
         if table_key == "example":
             return self.example.table if self.shows_example() else None
-        return self.store.get(table_key)
+        found: Scored | None = self.store.get(table_key)
+        return found.table if found else None
+
+    def scoring(self, table_key: str) -> dict[str, Any]:
+        """How a table was scored, as a recipe says it; empty where that is not known."""
+        table, request = self.table(table_key), self._request_of(table_key)
+        return scoring_to_json(request, table) if table and request else {}
 
     def judgement(self, judgement_key: str) -> Judgement | None:
         """What cuts cost of the example, or what a finished job named; None if forgotten."""
@@ -186,8 +201,14 @@ class Results:
         if table is not None:
             found = replace(table, metrics={**table.metrics, **found.metrics})
         where = key("imported", table_key, found.to_json()["metrics"])
-        self.store.put(where, found)
+        self.store.put(where, Scored(found, self._request_of(table_key)))
         return where
+
+    def _request_of(self, table_key: str) -> ScoreRequest | None:
+        if table_key == "example":
+            return self.example.request
+        found: Scored | None = self.store.get(table_key)
+        return found.request if found else None
 
     def _once(self, where: str, work_out: Callable[[], Any], *, grows: bool) -> Any:
         """Kept under a key, unless what it follows from still grows under that same key."""

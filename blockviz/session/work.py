@@ -31,7 +31,7 @@ from blockviz.session.pairing import pairs_windows, road_of
 from blockviz.session.refusals import out_of_time
 from blockviz.session.repair_views import RepairRequest
 from blockviz.session.repairing import repair_request
-from blockviz.session.results import Results
+from blockviz.session.results import Results, Scored
 from blockviz.session.scoring import check_request, score_windows
 from blockviz.session.search_views import PairsRequest, SearchRequest
 from blockviz.session.searching import search_windows
@@ -248,5 +248,5 @@ class Work(Results):
 
     def _keep(self, table: ScoreTable, request: ScoreRequest) -> str:
         table_key = key("scores", table.provenance, request)
-        self.store.put(table_key, table)
+        self.store.put(table_key, Scored(table, request))
         return table_key

@@ -50,21 +50,25 @@ def _mode_label(mode: str, card: ModeCard | None) -> str:
 
 def request_of(engine: Engine, visitor: Visitor, *form: Any) -> ExportRequest:
     """The export of the visitor's plan that the page asks for."""
-    raw = dict(zip(FORM, form, strict=True))
-    plan = visitor.plan()
-    if not plan.removed:
+    if not visitor.removed:
         raise BadPlan(
             "A pruned model was to be written.",
             "Nothing is removed yet.",
             "Switch blocks off on the Map, or apply a set that a search found.",
         )
-    plan.check(engine.info)
+    return as_it_stands(engine, visitor, *form)
+
+
+def as_it_stands(engine: Engine, visitor: Visitor, *form: Any) -> ExportRequest:
+    """The same of a plan that may still be empty, for a recipe."""
+    raw = dict(zip(FORM, form, strict=True))
+    plan = visitor.plan().check(engine.info)
     offered = [label for _, label in choices(engine, visitor)]
     fix = inputs.choice(raw["export_fix"], "The repair", offered)
     evaluation = text_of(engine, raw, "shown", "measured", seed=raw["export_seed"])
     most = engine.limits.n_samples or MAX_SAMPLES
     repair = None
-    if fix != NONE:
+    if fix != NONE and plan.removed:
         repair = RepairRequest(
             plan=plan,
             corrections=(fix,),
@@ -82,6 +86,7 @@ def request_of(engine: Engine, visitor: Visitor, *form: Any) -> ExportRequest:
         repair=repair,
         as_llama=raw["export_llama"] is True and mode != "custom",
         evaluation=evaluation,
+        scoring=engine.scoring(visitor.table_key),
     )
 
 

@@ -42,9 +42,10 @@ class ExportHandlers:
         try:
             plan = visitor.plan()
             cards = self.engine.export_modes(plan) if has_cuts else ()
-            request = export_form.request_of(self.engine, visitor, *form)
-            words = export_form.said(self.engine, request, cards)
-            recipe = saved(self.engine.info, request)
+            request = export_form.as_it_stands(self.engine, visitor, *form)
+            words = export_form.said(self.engine, request, cards) if n else NO_WORDS
+            if visitor.model_key == self.engine.model_key:
+                recipe = saved(self.engine.info, request)
         except BlockvizError as error:
             words = {**NO_WORDS, **({"text": str(error)} if n else {})}
         return {

@@ -45,6 +45,7 @@ def build_export(screen: Screen, engine: Engine) -> None:
         ))  # fmt: skip
         if can_sign_in():
             _push(screen)
+    _recipe(screen)
 
 
 def can_sign_in() -> bool:
@@ -98,17 +99,21 @@ def _settings(screen: Screen, engine: Engine) -> None:
         screen.add("start_export", gr.Button(
             NOTHING_CUT, variant="primary", interactive=False, elem_id="start-export"
         ))  # fmt: skip
-    with gr.Accordion("Recipe: the same again, here or on the command line", open=False,
-                      elem_id="recipe"):  # fmt: skip
+
+
+def _recipe(screen: Screen) -> None:
+    with gr.Column(elem_classes=["bv-panel"], elem_id="recipe"):
+        heading("Recipe", "The scoring, the plan and its repair in one file: the same again, here "
+                "or on the command line.")  # fmt: skip
         screen.add("recipe_says", part("about", NO_WORDS, elem_id="recipe-says"))
-        with gr.Row(elem_classes=["bv-controls"]):
+        with gr.Row(elem_classes=["bv-actions"]):
             screen.add("recipe_save", part("save", NO_RECIPE, elem_id="recipe-save"))
             screen.add("recipe_open", gr.UploadButton(
-                "Open a recipe", file_types=[".json"], size="sm", scale=0, min_width=160,
+                "Open a recipe", file_types=[".json"], size="sm", scale=0,
                 elem_id="recipe-open",
             ))  # fmt: skip
             screen.add("recipe_use", gr.Button(
-                "Use this recipe", variant="primary", size="sm", scale=0, min_width=160,
+                "Use this recipe", variant="primary", size="sm", scale=0,
                 visible=False, elem_id="recipe-use",
             ))  # fmt: skip
         screen.add("recipe_kept", gr.State(None))

@@ -156,6 +156,8 @@ class JobHandlers:
             "browser": {"jobs": list(known)[-inputs.MOST_JOBS :]},
             "job": views.job_lane(self.engine.job(job_id)),
             "timer": gr.update(active=True),
+            # What was refused before is over, now that something runs.
+            "error": views.NO_ERROR,
         }
 
     def own_job(self, call: Call, jobs: Any) -> JobView | None:

@@ -66,8 +66,8 @@ def _assembled(engine: Engine) -> tuple[gr.Blocks, JobHandlers]:
     ) as app:
         _state(screen, visitor)
         build_header(screen)
-        build_drawer(screen, engine)
         build_scoreboard(screen, first)
+        build_drawer(screen, engine)
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Map", id="map"):
                 build_map(screen, engine, first)

@@ -13,7 +13,7 @@ from blockviz.session.exports import archive_name
 from blockviz.types import BlockId, PruningPlan, ScoreTable
 from blockviz.ui import map_views, report_views, views
 from blockviz.ui.drawing import Drawing
-from blockviz.ui.export_form import request_of
+from blockviz.ui.export_form import as_it_stands
 from blockviz.ui.insight_cards import sources_of
 from blockviz.ui.recipe_handlers import NO_RECIPE, saved
 from blockviz.ui.report_page import Drawn, Section, report_around
@@ -146,13 +146,16 @@ def _scores(engine: Engine, visitor: Visitor, look: Look, table: ScoreTable) -> 
 
 
 def _recipe(engine: Engine, visitor: Visitor, form: tuple[Any, ...]) -> Iterator[Section]:
-    """None while nothing is removed, or while the settings of the export cannot be met."""
+    """None while there is nothing to say, or the settings of the export cannot be met."""
     try:
-        found = saved(engine.info, request_of(engine, visitor, *form))
+        found = saved(engine.info, as_it_stands(engine, visitor, *form))
     except BlockvizError:
+        return
+    if not found["text"]:
         return
     yield Section(
         "recipe", "Recipe",
-        "The same again: open it on the Export tab, or give it to blockviz export --recipe.",
+        "The same again: open it on the Export tab, or give it to "
+        "blockviz score, evaluate or export with --recipe.",
         body=(report_views.recipe(found["text"], NO_RECIPE["name"]),),
     )  # fmt: skip

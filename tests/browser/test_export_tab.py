@@ -86,7 +86,8 @@ def test_what_is_begun_before_the_page_has_opened_is_followed(serve, visit, monk
 def test_a_recipe_is_saved_opened_and_followed(serve, visit, width, tmp_path):
     page = opened(visit, serve(), PLAN, viewport={"width": width, "height": 900})
     expect(page.locator("#start-export")).to_have_text("Write and check without 3 blocks")
-    page.get_by_text("Recipe: the same again").click()
+    page.get_by_text("Model, text and metrics").click()
+    page.locator("#seed input").fill("7")
     with page.expect_download() as download:
         page.get_by_role("button", name="Save the recipe").click()
     path = tmp_path / "blockviz_recipe.json"
@@ -97,9 +98,12 @@ def test_a_recipe_is_saved_opened_and_followed(serve, visit, width, tmp_path):
         page.get_by_role("button", name="Open a recipe").click()
     chooser.value.set_files(path)
     expect(page.locator("#recipe-says")).to_contain_text("without 3 blocks")
+    expect(page.locator("#recipe-says")).to_contain_text("scored on 32 × 128 tokens")
     # Nothing has changed before it is confirmed.
+    expect(page.locator("#seed input")).to_have_value("7")
     expect(page.locator("#start-export")).to_have_text("Nothing is removed yet")
     page.locator("#recipe-use").click()
     expect(page.locator("#start-export")).to_have_text("Write and check without 3 blocks")
     expect(page.locator("#recipe-use")).to_be_hidden()
+    expect(page.locator("#seed input")).to_have_value("42")
     assert page.evaluate(PAST_THE_EDGE) == []
