@@ -164,6 +164,14 @@ def test_a_number_must_be_a_whole_number(raw):
         inputs.whole(raw, "The seed", low=0, high=9)
 
 
+def test_a_number_that_is_no_whole_one_is_refused_and_not_rounded(engine):
+    fields = [b for b in build_app(engine).blocks.values() if isinstance(b, gr.Number)]
+    assert len(fields) > 10
+    assert [field.preprocess(8.5) for field in fields] == [8.5] * len(fields)
+    with pytest.raises(BadInput, match=r"The seed was left empty\."):
+        inputs.whole(None, "The seed", low=0, high=9)
+
+
 def test_a_number_out_of_range_names_the_limit_and_the_value():
     with pytest.raises(OverLimit, match=r"set to 65\..*between 1 and 64"):
         inputs.whole(65, "The number of samples", low=1, high=64)
@@ -392,7 +400,8 @@ def test_a_failed_measurement_leaves_a_stale_board_and_a_way_on(engine):
 
 
 @pytest.mark.parametrize(
-    ("prompt", "n_new"), [(3, 8), (None, 8), ("x", 0), ("x", 10**9), ("x", "8"), ("x" * 2001, 8)]
+    ("prompt", "n_new"),
+    [(3, 8), (None, 8), (" \n", 8), ("x", 0), ("x", 10**9), ("x", "8"), ("x" * 2001, 8)],
 )
 def test_forged_write_inputs_never_reach_the_model(prompt, n_new):
     engine = FakeEngine(mode="hosted", is_ready=True, step=0.0)

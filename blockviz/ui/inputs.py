@@ -58,7 +58,7 @@ def whole(raw: Any, name: str, *, low: int, high: int) -> int:
     is_number = isinstance(raw, (int, float)) and not isinstance(raw, bool)
     if not is_number or not math.isfinite(raw) or raw != int(raw):
         raise BadInput(
-            f"{name} was set to {str(raw)[:40]!r}.",
+            _set_to(name, raw),
             "That is not a whole number.",
             f"Choose one from {low} to {high}.",
         )
@@ -76,7 +76,7 @@ def real(raw: Any, name: str, *, low: float, high: float) -> float:
     is_number = isinstance(raw, (int, float)) and not isinstance(raw, bool)
     if not is_number or not low <= raw <= high:
         raise OverLimit(
-            f"{name} was set to {str(raw)[:40]!r}.",
+            _set_to(name, raw),
             f"That is not a number between {low:g} and {high:g}.",
             "Choose one that is.",
         )
@@ -153,6 +153,10 @@ def job_ids(raw: Any) -> tuple[str, ...]:
     kept = raw.get("jobs") if isinstance(raw, Mapping) else None
     found = kept[-MOST_JOBS:] if isinstance(kept, list) else []
     return tuple(one for one in found if isinstance(one, str) and 0 < len(one) <= 64)
+
+
+def _set_to(name: str, raw: Any) -> str:
+    return f"{name} was left empty." if raw is None else f"{name} was set to {str(raw)[:40]!r}."
 
 
 def _kind(raw: Any) -> str:

@@ -79,7 +79,7 @@ def _controls(screen: Screen, engine: Engine, page: str) -> None:
                 max_length=limits.max_prompt_chars, elem_id="lens-text",
             ))  # fmt: skip
             screen.add("lens_position", gr.Number(
-                -1, label="Token, -1 = the last", precision=0, min_width=120, scale=0,
+                -1, label="Token, -1 = the last", min_width=120, scale=0,
                 elem_id="lens-position",
             ))  # fmt: skip
             screen.add("read_lens", gr.Button(

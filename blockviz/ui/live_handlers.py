@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
+from blockviz.errors import BadInput
 from blockviz.session import Continuation, Visitor
 from blockviz.types import Done, Events, Progress
 from blockviz.ui import inputs, views
@@ -84,6 +85,12 @@ class LiveHandlers:
     ) -> Iterator[Update]:
         limits = self.engine.limits
         prompt = inputs.text(prompt, "The prompt", max_chars=limits.max_prompt_chars)
+        if not prompt.strip():
+            raise BadInput(
+                "A text was to be written.",
+                "The prompt is empty.",
+                "Write what the model is to go on from.",
+            )
         most = limits.max_new_tokens or MAX_NEW_TOKENS
         n_new = inputs.whole(n_new, "The number of new tokens", low=1, high=most)
         if not self.engine.is_ready:

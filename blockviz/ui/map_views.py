@@ -78,7 +78,7 @@ def block_panel(
     cost = scores_of(damage, block) if damage else None
     if cost and damage and damage.baseline:
         rise = percent(cost[1] / damage.baseline - 1)
-        lead += f" · if cut alone: perplexity {short(cost[1])} ({rise})"
+        lead += f" · if cut alone: perplexity {short(cost[1])} ({rise}) where scored"
     rows = []
     for name, scores in table.metrics.items() if table else ():
         found = scores_of(scores, block)

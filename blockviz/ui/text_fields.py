@@ -28,9 +28,10 @@ def text_field(screen: Screen, engine: Engine, name: str, label: str) -> None:
 
 
 def number_field(screen: Screen, name: str, label: str, value: int) -> None:
-    """Without bounds of gradio's own: it would refuse a number without a word."""
+    """Without bounds or rounding of gradio's own: it would refuse or change a number without a
+    word."""
     screen.add(name, gr.Number(
-        value, label=label, precision=0, min_width=90, scale=1, elem_id=name.replace("_", "-")
+        value, label=label, min_width=90, scale=1, elem_id=name.replace("_", "-")
     ))  # fmt: skip
 
 

@@ -99,7 +99,10 @@ def _cut(engine: Engine, table: ScoreTable | None, block: BlockId) -> Stop:
     if alone:
         verdict = "it is hardly missed" if alone.rise < HARDLY else "it is missed"
         change = f"{short(alone.baseline)} to {short(alone.perplexity)}, {percent(alone.rise)}"
-        after = f"{block} is off. Cut alone, perplexity goes from {change}: {verdict}."
+        after = (
+            f"{block} is off. Without it alone, perplexity on the text at the top goes from "
+            f"{change}: {verdict}."
+        )
     worst = engine.known(PruningPlan(removed=(vital,))) if vital else None
     if worst:
         after += f" {vital}, the last to go, would take it to {short(worst.perplexity)}."
