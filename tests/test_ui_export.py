@@ -10,11 +10,13 @@ import gradio
 import pytest
 from fake_engine import HOSTILE, FakeEngine
 from fake_export import make_exported, make_report
+from fake_repair import make_repair
 
 from blockviz.errors import BlockvizError
 from blockviz.job_view import JobView
 from blockviz.session import ScoreRequest, Visitor
 from blockviz.session.exports import Exported, Exports, archive, archive_name
+from blockviz.session.repair_views import RepairRequest
 from blockviz.types import CheckRow, run
 from blockviz.ui import export_cards
 from blockviz.ui.export_form import FORM, mode_choices, request_of, said
@@ -53,8 +55,11 @@ def form(**changes) -> list:
     return list({**GOOD, **changes}.values())
 
 
-def described(export: ExportHandlers, visitor: Visitor, jobs=None, **changes) -> dict:
-    update = export.describe(Call("s"), visitor, jobs or dict(NO_JOBS), *form(**changes))
+def described(
+    export: ExportHandlers, visitor: Visitor, jobs=None, offered="writer_refit", **changes
+) -> dict:
+    asked = (visitor, jobs or dict(NO_JOBS), offered, *form(**changes))
+    update = export.describe(Call("s"), *asked)
     to_outputs(DESCRIBED, update)
     return update
 
@@ -101,6 +106,33 @@ def test_a_plan_without_cuts_is_not_written_and_the_button_says_so(engine, expor
     assert button["value"] == "Nothing is removed yet" and not button["interactive"]
     with pytest.raises(BlockvizError, match="Nothing is removed yet"):
         export.start(Call("s"), visitor, dict(NO_JOBS), *form())
+
+
+def with_table(engine: FakeEngine, visitor: Visitor, **changes) -> Visitor:
+    table = make_repair(engine.info, RepairRequest(visitor.plan(), ("writer_refit", "asc")))
+    engine._repairs["repaired"] = replace(table, **changes)
+    return replace(visitor, repairs=("repaired",))
+
+
+def test_the_best_that_repair_found_is_written_and_none_where_all_do_harm(engine, export, visitor):
+    fix = described(export, visitor)["export_fix"]
+    assert fix["value"] == "writer_refit"
+    who = with_table(engine, visitor, best="asc")
+    found = described(export, who)
+    assert found["export_fix"]["value"] == found["export_offered"] == "asc"
+    # What was chosen by hand stays.
+    assert described(export, who, export_fix="mean")["export_fix"]["value"] == "mean"
+    # Windows were held out, and nothing was better on them than the bare plan.
+    who = with_table(engine, visitor, best="")
+    found = described(export, who)
+    assert found["export_fix"]["value"] == "none" and found["export_offered"] == "none"
+    rows = engine._repairs["repaired"].rows
+    unheld = [replace(row, selection=None) for row in rows]
+    who = with_table(engine, visitor, best="", rows=tuple(unheld))
+    assert described(export, who)["export_fix"]["value"] == "writer_refit"
+    unheld[2] = replace(unheld[2], nll=rows[1].nll + 0.1)
+    who = with_table(engine, visitor, best="", rows=tuple(unheld))
+    assert described(export, who)["export_fix"]["value"] == "none"
 
 
 def test_every_way_to_write_says_what_it_saves(engine, export, visitor):
@@ -256,7 +288,7 @@ def test_a_push_is_in_the_name_of_who_signed_in(engine, export, visitor, tmp_pat
     with pytest.raises(BlockvizError, match="Nobody has signed in"):
         pushes(export, mine, "")
     update = pushes(export, mine, "secret")
-    to_outputs(("jobs", "browser", "job", "timer", *export_cards.OUTPUTS), update)
+    to_outputs(("jobs", "browser", "job", "timer", "error", *export_cards.OUTPUTS), update)
     assert engine.calls == ["push ada/smaller private secret"]
     assert "secret" not in repr(Call("s", token="secret"))
     with pytest.raises(BlockvizError):

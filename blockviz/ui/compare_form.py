@@ -53,6 +53,16 @@ def usual(engine: Engine, visitor: Visitor) -> tuple[str, str]:
     return first, next(iter(others), NONE)
 
 
+def usual_to_export(engine: Engine, visitor: Visitor) -> str:
+    """The best that was found; none where all that were fitted are worse than doing nothing."""
+    table, first = _last_table(engine, visitor), usual(engine, visitor)[0]
+    if table is None or table.best or table.is_partial or len(table.rows) < 3:
+        return first
+    is_chosen_by = any(row.selection is not None for row in table.rows)
+    worse = [row.correction for row in table.rows[2:] if not row.nll <= table.rows[1].nll]
+    return NONE if is_chosen_by or first in worse else first
+
+
 def request_of(engine: Engine, visitor: Visitor, *form: Any) -> CompareRequest:
     """The comparison of the visitor's plan that the page asks for."""
     raw, limits = dict(zip(FORM, form, strict=True)), engine.limits

@@ -49,7 +49,13 @@ def wire_export(
         *(screen[name].input for name in FORM if name not in numbers),
     )  # fmt: skip
     for trigger in settled:
-        screen.listen(trigger, export.describe, inputs=(*own, *FORM), outputs=DESCRIBED, **last)
+        screen.listen(
+            trigger,
+            export.describe,
+            inputs=(*own, "export_offered", *FORM),
+            outputs=DESCRIBED,
+            **last,
+        )
     screen.listen(screen["job"].exported, export.draw, inputs=own, outputs=OUTPUTS, **last)
     if can_sign_in():
         screen.listen(

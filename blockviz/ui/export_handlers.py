@@ -10,7 +10,7 @@ from blockviz.errors import BadInput, BlockvizError
 from blockviz.session import Visitor
 from blockviz.ui import export_cards, export_form, inputs
 from blockviz.ui.compare_cards import NO_WORDS
-from blockviz.ui.compare_form import NONE, choices
+from blockviz.ui.compare_form import NONE, choices, usual_to_export
 from blockviz.ui.drawing import Drawing
 from blockviz.ui.inputs import MAX_ID_CHARS
 from blockviz.ui.job_handlers import JobHandlers
@@ -21,8 +21,8 @@ from blockviz.ui.screen import Call, Update
 if TYPE_CHECKING:
     from blockviz.session import Engine
 
-DESCRIBED = ("export_says", "export_mode", "export_fix", "export_llama", "start_export",
-             "recipe_save", *export_cards.OUTPUTS)  # fmt: skip
+DESCRIBED = ("export_says", "export_mode", "export_fix", "export_offered", "export_llama",
+             "start_export", "recipe_save", *export_cards.OUTPUTS)  # fmt: skip
 START, NOTHING_CUT = "Write and check", "Nothing is removed yet"
 
 
@@ -32,13 +32,19 @@ class ExportHandlers:
     def __init__(self, engine: Engine, jobs: JobHandlers) -> None:
         self.engine, self.jobs, self.drawing = engine, jobs, Drawing(engine)
 
-    def describe(self, call: Call, visitor: Visitor, jobs: Any, *form: Any) -> Update:
-        """A setting or the plan has changed: what would be written, and what is stale by now."""
+    def describe(self, call: Call, visitor: Visitor, jobs: Any, offered: Any, *form: Any) -> Update:
+        """A setting or the plan has changed: what would be written, and what is stale by now.
+
+        offered: the repair that this page has put there last; one chosen by hand stays.
+        """
         n = len(visitor.removed)
         has_cuts = bool(n) and visitor.model_key == self.engine.model_key
         cards, words, recipe = (), NO_WORDS, NO_RECIPE
-        offered = choices(self.engine, visitor)
-        fix = form[export_form.FORM.index("export_fix")]
+        found, place = choices(self.engine, visitor), export_form.FORM.index("export_fix")
+        usual = usual_to_export(self.engine, visitor)
+        fix = usual if form[place] == (offered or usual) else form[place]
+        fix = fix if fix in [label for _, label in found] else NONE
+        form = (*form[:place], fix, *form[place + 1 :])
         try:
             plan = visitor.plan()
             cards = self.engine.export_modes(plan) if has_cuts else ()
@@ -53,9 +59,8 @@ class ExportHandlers:
             "export_says": words,
             "recipe_save": recipe,
             "export_mode": gr.update(choices=export_form.mode_choices(cards)),
-            "export_fix": gr.update(
-                choices=offered, value=fix if fix in [v for _, v in offered] else NONE
-            ),
+            "export_fix": gr.update(choices=found, value=fix),
+            "export_offered": usual,
             "export_llama": gr.update(visible=self.engine.can_export_as_llama()),
             "start_export": gr.update(
                 value=f"{START} without {blocks(n)}" if n else NOTHING_CUT, interactive=has_cuts

@@ -9,7 +9,7 @@ import gradio as gr
 
 from blockviz.session import Visitor
 from blockviz.ui.compare_cards import NO_WORDS
-from blockviz.ui.compare_form import choices, usual
+from blockviz.ui.compare_form import choices, usual_to_export
 from blockviz.ui.export_cards import NO_CHECKS, NO_FILE
 from blockviz.ui.export_form import mode_choices
 from blockviz.ui.export_handlers import NOTHING_CUT
@@ -71,7 +71,8 @@ def _push(screen: Screen) -> None:
 
 def _settings(screen: Screen, engine: Engine) -> None:
     limits, visitor = engine.limits, Visitor()
-    offered, first = choices(engine, visitor), usual(engine, visitor)[0]
+    offered, first = choices(engine, visitor), usual_to_export(engine, visitor)
+    screen.add("export_offered", gr.State(first))
     screen.add("export_mode", gr.Radio(
         mode_choices(()), value="stock-compact", label="How it is written", elem_id="export-mode"
     ))  # fmt: skip

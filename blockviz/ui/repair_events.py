@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import gradio as gr
 
-from blockviz.ui.repair_form import FORM
+from blockviz.ui.repair_form import CARRIED, FORM
 from blockviz.ui.repair_handlers import LOOKED_AT, OUTPUTS, RepairHandlers
 from blockviz.ui.screen import EACH, Screen
 
@@ -47,7 +47,7 @@ def wire_repair(
     for name, start in (("start_repair", repair.start), ("start_auto", repair.start_auto)):
         screen.listen(
             screen[name].click, start, inputs=("visitor", "jobs", *FORM),
-            outputs=(*started, "repair_note"),
+            outputs=(*started, "repair_note", *(f for fields in CARRIED.values() for f in fields)),
         )  # fmt: skip
     for name in looked:
         screen.listen(

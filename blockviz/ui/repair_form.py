@@ -23,6 +23,19 @@ FORM = (
     "repair_skip", "repair_held", "repair_seed", "measured_text", "measured_samples",
     "measured_seq_len", "repair_mode",
 )  # fmt: skip
+# The fields of Compare and of Export that a repair which begins fills in: what was fitted and
+# measured here is not to be measured on something else there without a word.
+CARRIED = {
+    "repair_text": ("compare_text", "export_text"),
+    "repair_samples": ("compare_samples", "export_samples"),
+    "repair_seq_len": ("compare_seq_len", "export_seq_len"),
+    "repair_skip": ("compare_skip", "export_skip"),
+    "repair_held": ("compare_held",),
+    "repair_seed": ("compare_seed", "export_seed"),
+    "measured_text": ("against_text", "shown_text"),
+    "measured_samples": ("against_samples", "shown_samples"),
+    "measured_seq_len": ("against_seq_len", "shown_seq_len"),
+}
 MODES = (
     ("a stock checkpoint, nothing stored more", "stock-compact"),
     ("a file with modules of its own", "custom"),

@@ -13,7 +13,7 @@ from blockviz.types import RepairTable
 from blockviz.ui import repair_cards, repair_rows
 from blockviz.ui.drawing import Drawing
 from blockviz.ui.job_handlers import JobHandlers
-from blockviz.ui.repair_form import request_of, said, usual
+from blockviz.ui.repair_form import CARRIED, FORM, request_of, said, usual
 from blockviz.ui.screen import Call, Update
 
 if TYPE_CHECKING:
@@ -58,12 +58,13 @@ class RepairHandlers:
 
     def start(self, call: Call, visitor: Visitor, jobs: Any, *form: Any) -> Update:
         """The button that fits the chosen corrections."""
-        return self._begun(call, visitor, jobs, request_of(self.engine, visitor, *form))
+        request = request_of(self.engine, visitor, *form)
+        return {**self._begun(call, visitor, jobs, request), **_carried(form)}
 
     def start_auto(self, call: Call, visitor: Visitor, jobs: Any, *form: Any) -> Update:
         """The button that looks for the best one an export can carry, whatever is ticked."""
         request = request_of(self.engine, visitor, *form, is_auto=True)
-        return self._begun(call, visitor, jobs, request)
+        return {**self._begun(call, visitor, jobs, request), **_carried(form)}
 
     def draw(
         self, call: Call, visitor: Visitor, jobs: Any, shown: Any, row: Any, place: Any
@@ -121,6 +122,12 @@ class RepairHandlers:
         keys = [key for _, key in repair_rows.choices(self.engine, visitor)]
         key = shown if isinstance(shown, str) and shown in keys else (keys or [""])[0]
         return key, self.engine.repair_table(key) if key else None
+
+
+def _carried(form: tuple[Any, ...]) -> Update:
+    """The settings of a repair where Compare and Export would fit and measure it again."""
+    raw = dict(zip(FORM, form, strict=True))
+    return {field: raw[name] for name, fields in CARRIED.items() for field in fields}
 
 
 def _chosen(table: RepairTable | None, row: Any, place: Any) -> Update:
