@@ -88,9 +88,13 @@ def test_load_says_what_was_loaded(client: Client, engine: FakeEngine):
         ("/load", {"model": "demo", "dtype": "int1"}, "no such choice"),
     ],
 )
-def test_what_the_page_would_refuse_is_refused_in_its_words(client, endpoint, arguments, said):
+def test_what_the_page_would_refuse_is_refused_in_its_words(
+    client, endpoint, arguments, said, capfd
+):
     with pytest.raises(AppError, match=said):
         client.predict(**arguments, api_name=endpoint)
+    # What a stranger asked for leaves nothing in the log of the host.
+    assert "Traceback" not in "".join(capfd.readouterr())
 
 
 def test_a_result_that_is_gone_is_no_crash(client: Client, engine: FakeEngine, monkeypatch):

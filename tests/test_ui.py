@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import socket
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,16 +17,17 @@ from fake_engine import BASELINE, HOSTILE, FakeEngine, make_info
 from blockviz.errors import BadInput, BadPlan, BlockvizError, OverLimit
 from blockviz.job_view import JobView
 from blockviz.rankings import rank_intervals, tied_with
-from blockviz.session import Continuation, LiveResult, Sizes, Visitor
+from blockviz.session import Continuation, Limits, LiveResult, Sizes, Visitor
 from blockviz.types import BlockId, Done, Progress, PruningPlan
 from blockviz.ui import inputs, map_views, views, words
 from blockviz.ui.compare_handlers import CompareHandlers
 from blockviz.ui.drawing import Drawing
 from blockviz.ui.insight_cards import InsightCards
 from blockviz.ui.job_handlers import NO_JOBS, JobHandlers
-from blockviz.ui.launch import build_app, launch_settings, mode_for
+from blockviz.ui.launch import build_app, launch_settings, mode_for, serve
 from blockviz.ui.link import link_view, parse_link
 from blockviz.ui.live_handlers import LiveHandlers, shown
+from blockviz.ui.load_drawer import allowed
 from blockviz.ui.map_handlers import MapHandlers
 from blockviz.ui.page import Page
 from blockviz.ui.screen import Call, Screen, failure, guarded, to_outputs
@@ -455,6 +457,22 @@ def test_a_bad_link_opens_the_example_and_says_why(engine):
     update = jobs.open(call, jobs.drawing.first_visitor(), None, "rank")
     assert "visitor" not in update
     assert "layers 0 to 29" in update["error"]["text"]
+
+
+def test_a_port_that_is_taken_is_named_with_the_way_to_another(engine):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(BadInput, match=f"port {port}.*Something else uses.*--port"):
+            serve(engine, "127.0.0.1", port)
+
+
+def test_a_shared_page_says_what_it_takes_before_anybody_asks():
+    assert allowed(Limits()) == ""
+    said = allowed(Limits.of("hosted", {"BLOCKVIZ_MAX_SAMPLES": "9"}))
+    assert said.startswith(" On this shared page at most 9 windows, 512 tokens in each, ")
+    assert said.endswith("10 minutes a job, 30 jobs an hour.")
 
 
 def test_one_load_of_the_demo_serves_all_pages():

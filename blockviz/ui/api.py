@@ -169,7 +169,7 @@ class Api:
             with closing(written) as events:
                 found = next(event.result for event in events if isinstance(event, Done))
         except BlockvizError as error:
-            raise gr.Error(str(error)) from error
+            raise _refusal(str(error)) from error
         return {"prompt": found.prompt, "original": found.original, "pruned": found.pruned,
                 "removed": list(map(str, plan.removed))}  # fmt: skip
 
@@ -230,7 +230,7 @@ class Api:
         """What the job has left under its key."""
         found = find(self._result(start)[key])
         if found is None:
-            raise gr.Error(
+            raise _refusal(
                 "The result of this job was to be sent. So many came after it that it is not kept "
                 "any more. Ask again."
             )
@@ -241,12 +241,17 @@ class Api:
         try:
             job_id = start()
         except BlockvizError as error:
-            raise gr.Error(str(error)) from error
+            raise _refusal(str(error)) from error
         while (job := self.engine.job(job_id)) is not None and not job.is_over:
             time.sleep(POLL_SECONDS)
         if job is None or job.state != "done":
-            raise gr.Error((job and job.error) or "The job was stopped before it was done.")
+            raise _refusal((job and job.error) or "The job was stopped before it was done.")
         return job.result
+
+
+def _refusal(text: str) -> gr.Error:
+    """For the caller alone: what a stranger asked for is no matter for the log of the host."""
+    return gr.Error(text, print_exception=False)
 
 
 def _text(raw: Any, name: str) -> str:

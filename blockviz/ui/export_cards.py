@@ -22,6 +22,7 @@ View = dict[str, Any]
 NO_CHECKS: View = {"title": "", "lead": "", "rows": [], "facts": [], "code": "", "notes": []}
 OUTPUTS = ("export_checks", "export_note", "export_file", "model_card")
 NO_FILE = "Nothing to download yet"
+PACKED = {"stock-compact": ", in which blocks of several layers share one where they can"}
 
 
 def drawn(engine: Engine, visitor: Visitor, job: JobView | None) -> Update:
@@ -102,7 +103,7 @@ def _facts(report: ExportReport) -> list[tuple[str, str]]:
         ("Parameters stored", f"{grouped(report.n_parameters)}, "
          f"{percent(-report.stored_ratio)}"),
         ("Parameters of the removed blocks", percent(-report.effective_ratio)),
-        ("Layers", grouped(report.n_layers)),
+        ("Layers", grouped(report.n_layers) + PACKED.get(report.mode, "")),
         ("Weights on disk", f"{size(report.n_bytes)}, the original {size(report.n_bytes_before)}"),
         ("Perplexity", f"{short(before)} → {short(after)} ({percent(after / before - 1)}) on {of}"),
     ]  # fmt: skip

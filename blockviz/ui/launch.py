@@ -101,13 +101,20 @@ def _assembled(engine: Engine) -> tuple[gr.Blocks, JobHandlers]:
 
 
 def serve(engine: Engine, host: str, port: int) -> None:
-    """Blocks until stopped. Prints the address; never opens a tunnel."""
+    """Blocks until stopped. Prints the address; never opens a tunnel. BadInput for a busy port."""
     app, jobs = _assembled(engine)
     app.queue(max_size=64, default_concurrency_limit=1)
     settings = launch_settings(engine)
-    _, address, _ = app.launch(
-        server_name=host, server_port=port, prevent_thread_lock=True, **settings
-    )
+    try:
+        _, address, _ = app.launch(
+            server_name=host, server_port=port, prevent_thread_lock=True, **settings
+        )
+    except OSError as error:
+        raise BadInput(
+            f"The app was to be served on {host}, port {port}.",
+            "Something else uses that port, or it is not this machine's to use.",
+            "Choose another with --port 7861, or by GRADIO_SERVER_PORT=7861.",
+        ) from error
     jobs.start_demo()
     sys.stdout.write(f"blockviz ({engine.mode} mode) is at {address}\n")
     sys.stdout.flush()

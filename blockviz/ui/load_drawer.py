@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import gradio as gr
 
-from blockviz.session import MetricCard
+from blockviz.session import Limits, MetricCard
 from blockviz.types import UNITS
 from blockviz.ui import views
 from blockviz.ui.job_handlers import DTYPES, MODES, UPLOAD, texts_for
@@ -69,7 +69,10 @@ def _model_column(screen: Screen, *, is_bundled_only: bool) -> None:
 
 def _text_column(screen: Screen, engine: Engine) -> None:
     limits = engine.limits
-    heading("Text and metrics", "Blocks are scored on this text; more of it gives steadier ranks.")
+    heading(
+        "Text and metrics",
+        f"Blocks are scored on this text; more of it gives steadier ranks.{allowed(limits)}",
+    )
     sources = list(texts_for(limits))
     screen.add("source", gr.Dropdown(
         sources, value="demo", label="Calibration text", elem_id="source"
@@ -113,6 +116,20 @@ def _text_column(screen: Screen, engine: Engine) -> None:
             lambda source: gr.update(visible=source == UPLOAD), screen["source"], screen["upload"],
             queue=False, api_visibility="private", show_progress="hidden",
         )  # fmt: skip
+
+
+def allowed(limits: Limits) -> str:
+    """What may be asked of a shared page, before somebody runs into it; empty without limits."""
+    numbers = {
+        "windows": limits.n_samples,
+        "tokens in each": limits.seq_len,
+        "questions of a task": limits.task_rows,
+        "evaluations in a search": limits.evaluations,
+        "minutes a job": limits.job_seconds and limits.job_seconds // 60,
+        "jobs an hour": limits.heavy_per_hour,
+    }
+    said = [f"{number} {what}" for what, number in numbers.items() if number]
+    return f" On this shared page at most {', '.join(said)}." if said else ""
 
 
 def _labelled(card: MetricCard) -> str:
