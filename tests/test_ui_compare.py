@@ -159,7 +159,7 @@ def test_the_note_says_what_is_fitted_and_measured(engine, visitor):
     words = said(engine, request_of(engine, visitor, *form(compare_skip=2, compare_text="own")))
     fitted = "48 × 512 = 24\u202f576 tokens of Our own short essays, after the first 2"
     assert fitted in words["text"] and "no seed plays a part" in words["text"]
-    assert "measured on 16 × 512 of Demo: Wikipedia passages" in words["text"]
+    assert "measured on 16 × 512 of Demo: BoolQ passages, of Wikipedia" in words["text"]
     none = said(engine, request_of(engine, visitor, *form(compare_a="none", compare_b="none")))
     assert "Fitted" not in none["text"] and none["note"] == ""
     twice = said(engine, request_of(engine, visitor, *form(compare_a="asc")))

@@ -155,7 +155,7 @@ def test_the_note_says_what_is_fitted_chosen_and_measured(engine, visitor):
         "48 × 512 = 24\u202f576 tokens of Our own short essays, after the first 2" in words["text"]
     )
     assert "The 8 windows behind them" in words["text"]
-    assert "measured on 16 × 512 of Demo: Wikipedia passages" in words["text"]
+    assert "measured on 16 × 512 of Demo: BoolQ passages, of Wikipedia" in words["text"]
     assert words["note"] == ""
 
 

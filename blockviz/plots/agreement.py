@@ -60,8 +60,9 @@ def agreement_card(
     return FigureCard(
         key="agreement",
         title="Which metrics agree",
-        reading="Blue = the two metrics would remove blocks in nearly the same order, and a blue "
-        "square on the diagonal is a family of metrics that say the same.",
+        reading="Blue = the two metrics would remove blocks in nearly the same order, blank = "
+        "they rank nothing in common, and a blue square on the diagonal is a family of metrics "
+        "that say the same.",
         citation=(KENDALL, *cite),
         figure=figure,
         headers=("metric", *(row[0] for row in table_of([t] for t in titles))),

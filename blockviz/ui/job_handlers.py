@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 NO_JOBS: dict[str, Any] = {"own": None, "past": (), "demo": None, "seen": ()}
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 MODES = ("stream", "per_sample")
-BUNDLED_TEXTS = (("Demo: Wikipedia passages", "demo"), ("Our own short essays", "own"))
+BUNDLED_TEXTS = (("Demo: BoolQ passages, of Wikipedia", "demo"), ("Our own short essays", "own"))
 LOCAL_TEXTS = (
     *BUNDLED_TEXTS,
     ("Alpaca (Hub)", "alpaca"),
