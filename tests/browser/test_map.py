@@ -261,6 +261,22 @@ def test_a_reload_finds_the_running_job_again_and_then_its_result(serve, visit):
     expect(page.locator("#ranking li button").first).to_have_text(str(best[0]))
 
 
+def test_a_refusal_is_seen_beside_the_settings_and_goes_when_work_begins(serve, visit):
+    page = visit(serve(step=0.2), viewport={"width": 1440, "height": 900})
+    page.get_by_text("Model, text and metrics").click()
+    page.locator("#n-samples input").fill("8.5")
+    button = page.locator("#start-score")
+    button.click()
+    expect(page.locator("#error")).to_contain_text("was set to '8.5'")
+    expect(page.locator("#error .bv-error")).to_be_in_viewport()
+    expect(button).to_be_in_viewport()
+    page.locator("#n-samples input").fill("8")
+    button.click()
+    expect(page.locator("#job")).to_contain_text("about")
+    expect(page.locator("#job")).to_be_in_viewport()
+    expect(page.locator("#error .bv-error")).to_be_hidden()
+
+
 def test_cancel_stops_a_job(serve, visit):
     served = serve(step=0.1)
     page = visit(served)
