@@ -80,8 +80,9 @@ def test_a_recipe_repeats_a_scoring(folder, text, tmp_path, capsys, monkeypatch)
     asked = ExportRequest(PruningPlan(), tmp_path, scoring=scoring)
     recipe = tmp_path / "blockviz_recipe.json"
     recipe.write_text(json.dumps(recipe_to_json(info, asked, "none")))
-    monkeypatch.chdir(tmp_path)
     asked = ["score", "--model", str(folder), "--dtype", "float32", "--recipe", str(recipe)]
+    assert "words.txt" in refusal(capsys, *asked)
+    monkeypatch.chdir(tmp_path)
     capsys.readouterr()
     assert main([*asked, "--out", str(again)]) == 0
     assert "another one" not in capsys.readouterr().err
@@ -89,8 +90,9 @@ def test_a_recipe_repeats_a_scoring(folder, text, tmp_path, capsys, monkeypatch)
     assert {n: s.values for n, s in found.metrics.items()} == {
         n: s.values for n, s in table.metrics.items()
     }
+    monkeypatch.chdir(folder)
     text.write_text("w1 " + text.read_text())
-    assert main([*asked, "--out", str(again)]) == 0
+    assert main([*asked, "--calibration", str(text), "--out", str(again)]) == 0
     assert "another one than the recipe was written for" in capsys.readouterr().err
     bare = recipe_to_json(info, ExportRequest(PruningPlan(), tmp_path), "none")
     recipe.write_text(json.dumps(bare))

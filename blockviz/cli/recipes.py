@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from blockviz.cli.console import complain
 from blockviz.errors import BadInput
@@ -15,6 +17,8 @@ from blockviz.session.recipe_file import (
     recipe_from_json,
 )
 from blockviz.types import ScoreTable
+
+DEFAULT_TEXT = "demo"
 
 
 def read_recipe(args: argparse.Namespace) -> RecipeFile:
@@ -38,9 +42,8 @@ def scored_as_before(args: argparse.Namespace, found: RecipeFile) -> argparse.Na
             "It says nothing of a scoring.",
             "Give --metrics and --calibration instead.",
         )
-    own = {SCORING[name]: value for name, value in found.scoring.items()}
-    own["metrics"] = ",".join(found.scoring["metrics"])
-    return argparse.Namespace(**{**vars(args), **own})
+    own = {**found.scoring, "metrics": ",".join(found.scoring["metrics"])}
+    return argparse.Namespace(**{**vars(args), **_options(args, SCORING, own)})
 
 
 def check_text(table: ScoreTable, found: RecipeFile) -> None:
@@ -75,7 +78,15 @@ def cut_as_before(args: argparse.Namespace, found: RecipeFile) -> argparse.Names
         "mode": found.mode,
         "as_llama": found.as_llama,
         "correction": found.correction,
-        **{FIT[name]: value for name, value in found.fit.items()},
-        **{EVALUATION[name]: value for name, value in found.evaluation.items()},
+        **_options(args, FIT, found.fit),
+        **_options(args, EVALUATION, found.evaluation),
     }
     return argparse.Namespace(**{**vars(args), **own})
+
+
+def _options(
+    args: argparse.Namespace, names: Mapping[str, str], found: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A recipe knows a file by its name alone, so a text that is given besides counts."""
+    is_given = "text" in names and getattr(args, names["text"]) != DEFAULT_TEXT
+    return {names[k]: value for k, value in found.items() if k != "text" or not is_given}

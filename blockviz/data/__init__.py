@@ -6,7 +6,7 @@ from blockviz.data.pieces import pieces_of
 from blockviz.data.records import Texts
 from blockviz.data.task_sources import task_sources
 from blockviz.data.tasks import check_tasks, load_tasks, task_name
-from blockviz.data.texts import NAMED_SETS, load_texts
+from blockviz.data.texts import NAMED_SETS, load_texts, public_name
 from blockviz.data.windows import build, part_of
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "overlap_warning",
     "part_of",
     "pieces_of",
+    "public_name",
     "task_name",
     "task_sources",
 ]

@@ -48,6 +48,11 @@ def load_texts(
     yield Done(texts)
 
 
+def public_name(text: str) -> str:
+    """A text as others may read of it: of a file its name, not the folders of this machine."""
+    return Path(text).name if files.is_file_name(text) or Path(text).exists() else text
+
+
 def _check_name(name: str) -> None:
     asked = f"The text {shown(name)} was asked for."
     if "://" in name or name.startswith("~"):

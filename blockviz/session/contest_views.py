@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from blockviz.data import public_name
 from blockviz.registry import Registry
 from blockviz.search import PRESETS, STRATEGIES
 from blockviz.session.views import ScoreRequest
@@ -97,13 +98,13 @@ class ContestRequest:
         """What must be the same for entries of two runs to stand side by side."""
         return {
             "layers": self.layers,
-            "calibration": self.text.calibration,
+            "calibration": public_name(self.text.calibration),
             "n_samples": self.text.n_samples,
             "seq_len": self.text.seq_len,
             "fit_samples": self.n_fit,
             "fit_held": self.n_held,
             "fit_seq_len": self.fit_seq_len,
-            "data": self.evaluation.calibration,
+            "data": public_name(self.evaluation.calibration),
             "data_samples": self.evaluation.n_samples,
             "data_seq_len": self.evaluation.seq_len,
             "tasks": list(self.tasks),

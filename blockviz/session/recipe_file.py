@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+from blockviz.data import public_name
 from blockviz.errors import BadInput, BlockvizError
 from blockviz.session.export_views import ExportRequest
 from blockviz.session.views import ScoreRequest
@@ -62,7 +62,7 @@ def scoring_to_json(request: ScoreRequest, table: ScoreTable) -> dict[str, Any]:
     data = table.provenance.data
     return {
         "metrics": list(request.metrics),
-        "text": Path(request.calibration).name,
+        "text": public_name(request.calibration),
         "n_samples": request.n_samples,
         "seq_len": request.seq_len,
         "seed": request.seed,
@@ -89,14 +89,14 @@ def recipe_to_json(info: ModelInfo, request: ExportRequest, correction: str) -> 
         "fit": None
         if fit is None
         else {
-            "text": fit.text.calibration,
+            "text": public_name(fit.text.calibration),
             "n_samples": fit.text.n_samples,
             "seq_len": fit.text.seq_len,
             "seed": fit.text.seed,
             "n_skip": fit.n_skip,
         },
         "evaluation": {
-            "text": measured.calibration,
+            "text": public_name(measured.calibration),
             "n_samples": measured.n_samples,
             "seq_len": measured.seq_len,
         },
