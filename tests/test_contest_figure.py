@@ -45,6 +45,17 @@ def test_rows_are_recipes_the_best_first_with_a_dot_a_draw(contest):
     assert "7 layers" in card.reading and "99 tokens" in card.provenance_note
 
 
+def test_a_recipe_that_breaks_the_model_does_not_flatten_the_others(contest):
+    """Of rises 1.1, 2.2 and 40 the median is 2.2: three times that, 9.6, is the edge."""
+    broken = replace(contest, entries=(*contest.entries, entry("broken", 1, 43.0)))
+    card = contest_card(broken)
+    low, high = card.figure.layout.xaxis.range
+    assert low < 3.0 and 5.9 < high < 7.0
+    said = [a.text for a in card.figure.layout.annotations]
+    assert f"{math.exp(43.0):.4g} →" in said and sum("→" in text for text in said) == 1
+    assert card.rows[-1][3] == pytest.approx(math.exp(43.0), rel=1e-5)
+
+
 def test_the_table_has_every_number_and_no_refused_entry(contest):
     card = contest_card(contest)
     assert [row[0] for row in card.rows] == ["Original", "Far", "Near", "Far", "Near"]

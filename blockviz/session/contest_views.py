@@ -33,7 +33,7 @@ OUR_REPAIRS = ("writer_refit", "writer_refit:ridge=0.5")
 OURS = (
     Entrant(
         "blockviz",
-        "Swaps, then writer refit",
+        "blockviz, swaps then repair",
         tuple(
             {"objective": "ppl", "strategy": "swap", "unit": unit} for unit in ("layer", "block")
         ),
@@ -41,7 +41,7 @@ OURS = (
     ),
     Entrant(
         "blockviz_repaired",
-        "Greedy with the repair inside, then writer refit",
+        "blockviz, repair in the search",
         ({"objective": "ppl", "strategy": "repair_greedy", "unit": "layer"},),
         repairs=OUR_REPAIRS,
     ),
