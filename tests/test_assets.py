@@ -13,14 +13,15 @@ from blockviz.engine import SetMeter
 from blockviz.evaluate import measure_perplexity
 from blockviz.metrics import METRICS
 from blockviz.models.model import BlockModel
-from blockviz.session.example import EXAMPLE_PATH, Example, live_key
+from blockviz.session.contest_views import entrants
+from blockviz.session.example import EXAMPLE_PATH, Example, live_key, load_contest
 from blockviz.session.judging import JUDGE_REMOVALS
 from blockviz.session.live import open_live_windows
 from blockviz.session.opening import open_windows
 from blockviz.session.scoring import score_request
 from blockviz.session.search_views import PairsRequest
 from blockviz.session.views import ScoreRequest
-from blockviz.types import BlockId, run
+from blockviz.types import BlockId, PruningPlan, run
 
 # The example is in bfloat16 and is checked in float32, which every machine computes alike.
 TOLERANCE = 0.02
@@ -143,6 +144,22 @@ def test_its_search_and_its_pairs_come_out_again(
             next(measuring)
     whole, one, other, both = end.value.value.mean(dim=1).tolist()
     assert pairs.pairs[pair] == pytest.approx(both - one - other + whole, rel=0.05, abs=0.02)
+
+
+def test_the_contest_is_of_recipes_that_there_are_at_the_size_that_it_names(
+    example: Example,
+) -> None:
+    contest = load_contest()
+    assert contest is not None and not contest.is_partial
+    assert contest.evaluation.model == example.info.name
+    known = {entrant.name: entrant.title for entrant in entrants(())}
+    assert {e.name: e.title for e in contest.entries[1:]}.items() <= known.items()
+    assert not any("/" in str(value) for value in contest.settings.values())
+    smallest = min(block.n_parameters for block in example.info.blocks)
+    for entry in contest.entries[1:]:
+        PruningPlan(entry.removed).check(example.info)
+        assert entry.n_parameters < contest.n_parameters + smallest
+    assert set(contest.winners()) == {1, 2, 3}
 
 
 def test_the_example_survives_a_round_trip(example: Example) -> None:

@@ -132,7 +132,7 @@ def _row(found: Contest, name: str, tasks: list[str]) -> list[str]:
         repairs if len(repairs) < 40 else f"{repairs[:37]}...",
         _spread([e.perplexity for e in entries]),
         _spread([math.exp(min(e.bare, 700.0)) for e in entries]),
-        f"{won} of {len(found.winners())}",
+        f"{won} of {len(entries)}",
         _count([e.n_parameters for e in entries]),
         _count([e.n_stock for e in entries if e.n_stock is not None]),
         *(_share(entries, task) for task in tasks),
