@@ -121,6 +121,8 @@ def spoilt(engine, tmp_path, **changes) -> str:
         ({"scoring": {"metrics": ["bi"], "text": "w" * 1001}}, "not one that"),
         ({"scoring": {"metrics": ["bi"], "token_hash": 7}}, "not one that"),
         ({"scoring": ["bi"]}, "not one that"),
+        ({"scoring": {"metrics": ["bi"], "seed": 10**30}}, "not one that"),
+        ({"fit": {"text": "own", "n_samples": -(10**30)}}, "not one that"),
     ],
 )
 def test_other_files_are_refused(engine, recipes, visitor, tmp_path, changes, said):
@@ -165,6 +167,10 @@ def test_what_this_page_cannot_choose_is_named_and_left_as_it_is(
     shown = opened(recipes, visitor, tmp_path, spoilt(engine, tmp_path, scoring=scoring))
     note = shown["recipe_says"]["note"]
     assert "left as it is: lds:k=5, mine.txt, " in note
+    many = {**SCORED, "metrics": [*(f"x{i}" for i in range(9)), "ppl", "ppl"]}
+    said = opened(recipes, visitor, tmp_path, spoilt(engine, tmp_path, scoring=many))
+    assert said["recipe_says"]["note"].endswith("x4, x5 and 3 more.")
+    assert said["recipe_kept"].scoring["metrics"].count("ppl") == 1
     update = recipes.use(Call("s"), visitor, shown["recipe_kept"], "ppl", "rank")
     assert update["metrics"]["value"] == ["ppl"]
     assert update["n_samples"]["value"] == 16

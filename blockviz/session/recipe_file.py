@@ -25,6 +25,8 @@ SCORING = {"metrics": "metrics", "text": "calibration", "n_samples": "n_samples"
 # Those that are words; the others are numbers.
 WORDS = ("text", "mode", "unit", "tasks")
 MOST_METRICS = 200
+# Larger ones are no size or seed of anything, and a browser could not hold them.
+MOST = 2**53
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,7 @@ def _scoring(found: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(metrics, list) or not 0 < len(metrics) <= MOST_METRICS:
         raise ValueError("no list of metrics")
     rest = {name: option for name, option in SCORING.items() if name != "metrics"}
-    return {"metrics": tuple(map(_short, metrics)), **_texts(rest, found)}
+    return {"metrics": tuple(dict.fromkeys(map(_short, metrics))), **_texts(rest, found)}
 
 
 def _texts(names: Mapping[str, str], found: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,6 +159,6 @@ def _texts(names: Mapping[str, str], found: Mapping[str, Any]) -> dict[str, Any]
 
 def _plain(value: Any, *, is_text: bool) -> str | int:
     is_right = isinstance(value, str if is_text else int) and not isinstance(value, bool)
-    if not is_right:
-        raise ValueError(f"{value!r} is of another kind")
+    if not is_right or (not is_text and abs(value) > MOST):
+        raise ValueError("of another kind, or out of every range")
     return _short(value) if is_text else value

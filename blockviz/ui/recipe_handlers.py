@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from blockviz.session import Engine
 
 NO_RECIPE = {"text": "", "name": "blockviz_recipe.json", "label": "Save the recipe"}
+MOST_NAMED = 6
 OPENED = ("recipe_kept", "recipe_says", "recipe_use")
 # A key of `fit` or of `evaluation` -> the field of the form.
 FIT = {"text": "export_text", "n_samples": "export_samples", "seq_len": "export_seq_len",
@@ -129,7 +130,9 @@ class RecipeHandlers:
                 f"{self.engine.info.name}."
             )
         if left_out:
-            return f"Not to be chosen on this page, and left as it is: {', '.join(left_out)}."
+            more = f" and {len(left_out) - MOST_NAMED} more" if len(left_out) > MOST_NAMED else ""
+            named = ", ".join(left_out[:MOST_NAMED])
+            return f"Not to be chosen on this page, and left as it is: {named}{more}."
         return ""
 
 
