@@ -181,6 +181,18 @@ def test_what_is_known_is_not_run_again_and_a_partial_contest_goes_on(model, ask
         assert not is_same_contest(earlier, short, replace(now, **change))
 
 
+def test_two_texts_of_one_name_are_two_contests(tmp_path):
+    settings = []
+    for place in ("a", "b"):
+        (tmp_path / place).mkdir()
+        path = tmp_path / place / "mine.txt"
+        path.write_text(f"the words of {place}", encoding="utf-8")
+        settings.append(ContestRequest(text=ScoreRequest(calibration=str(path))).settings())
+    assert settings[0]["calibration"] == settings[1]["calibration"] == "mine.txt"
+    assert settings[0] != settings[1]
+    assert str(tmp_path) not in str(settings)
+
+
 def test_tasks_are_asked_later_and_no_entry_is_lost(model, asked, tmp_path):
     tasks = tmp_path / "own.jsonl"
     tasks.write_text("\n".join(json.dumps(row) for row in task_rows(6)), encoding="utf-8")

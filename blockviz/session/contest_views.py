@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from blockviz.data import public_name
@@ -11,6 +12,7 @@ from blockviz.registry import Registry
 from blockviz.search import PRESETS, STRATEGIES
 from blockviz.session.views import ScoreRequest
 from blockviz.settings import parse_method
+from blockviz.sources.cache import file_sha256
 
 
 @dataclass(frozen=True)
@@ -96,9 +98,12 @@ class ContestRequest:
 
     def settings(self) -> dict[str, Any]:
         """What must be the same for entries of two runs to stand side by side."""
+        path = Path(self.text.calibration)
         return {
             "layers": self.layers,
             "calibration": public_name(self.text.calibration),
+            # Two files may share a name; the evaluation text has its hash in the provenance.
+            "calibration_sha256": file_sha256(path) if path.is_file() else "",
             "n_samples": self.text.n_samples,
             "seq_len": self.text.seq_len,
             "fit_samples": self.n_fit,
