@@ -26,6 +26,7 @@ def contest_card(contest: Contest) -> FigureCard:
     if not shown:
         raise ValueError("a contest needs a recipe with a number to be drawn")
     whole = contest.entries[0].nll
+    n_draws = max(len(entries) for _, entries in shown)
     places = list(range(len(shown)))
     figure = go.Figure()
     repaired = [(p, e) for p, (_, es) in zip(places, shown, strict=True) for e in es if e.repair]
@@ -51,7 +52,8 @@ def contest_card(contest: Contest) -> FigureCard:
         figure.add_annotation(
             text=label(entries[0].title, 40), x=whole, xshift=6, xanchor="left", **shared
         )
-        text = f"{math.exp(_mean(entries)):.4g}{' →' if _mean(entries) > high else ''}"
+        marks = (" *" if len(entries) < n_draws else "") + (" →" if _mean(entries) > high else "")
+        text = f"{math.exp(_mean(entries)):.4g}{marks}"
         figure.add_annotation(text=text, x=1, xref="paper", xanchor="right", **shared)
     framed(figure, height=120 + PITCH * len(shown), showlegend=True)
     figure.update_layout(
@@ -68,7 +70,8 @@ def contest_card(contest: Contest) -> FigureCard:
         title="Every recipe at one size",
         reading="Left is better: each recipe removes as much as "
         f"{contest.settings.get('layers', '?')} layers hold and is repaired in its own way, "
-        "the dashed line is the original, and → lies beyond the picture.",
+        "the dashed line is the original, → lies beyond the picture, and * met in fewer draws "
+        "than others.",
         citation=(),
         figure=figure,
         headers=("recipe", "draw", "repair", "perplexity", "standard error in nats", "unrepaired",
