@@ -313,3 +313,24 @@ def test_what_was_freed_goes_back_to_the_machine():
     memory.give_back()
     assert memory.rss_bytes() < before - size / 4
     assert len(pieces) == 1000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc keeps what was freed")
+@pytest.mark.parametrize("is_sparing", [False, True])
+def test_a_server_keeps_little_of_what_was_freed_between_pieces_that_stay(is_sparing):
+    """Freeing 30 MiB is what tells glibc to keep pieces of that size from then on."""
+    code = (
+        "import json\n"
+        "from blockviz.memory import keep_little, rss_bytes\n"
+        f"{'keep_little()' if is_sparing else ''}\n"
+        "big = b'x' * (30 << 20); del big\n"
+        "before = rss_bytes()\n"
+        "pieces = [(b'x' * (2 << 20), b'y' * 100_000) for _ in range(60)]\n"
+        "most = rss_bytes()\n"
+        "pieces = [small for _, small in pieces]\n"
+        "print(json.dumps([before, most, rss_bytes()]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    before, most, after = json.loads(done.stdout)
+    assert most - before > 110 << 20
+    assert (after - before < 20 << 20) == is_sparing

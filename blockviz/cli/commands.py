@@ -17,6 +17,7 @@ from blockviz.cli.repair_commands import correct
 from blockviz.cli.requests import names_of, request_of
 from blockviz.cli.search_commands import pairs, search
 from blockviz.cli.sparsify_commands import sparsify
+from blockviz.memory import keep_little
 from blockviz.session import Engine
 from blockviz.session.catalogue import (
     corrections_json,
@@ -177,6 +178,7 @@ def _number(value: float) -> str:
 def app(args: argparse.Namespace) -> int:
     from blockviz.ui.launch import mode_for, serve
 
+    keep_little()
     serve(Engine(mode_for(args.host)), args.host, args.port)
     return 0
 

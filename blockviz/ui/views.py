@@ -23,6 +23,10 @@ View = dict[str, Any]
 NO_LANE: View = {"state": "idle", "text": "", "progress": None, "label": ""}
 IDLE: View = {**NO_LANE, "text": "Ready"}
 NO_ERROR: View = {"text": "", "id": ""}
+MODE_MEANS = {
+    "local": "The app serves this machine, and reads files and models that lie on it.",
+    "hosted": "Many people share this app, so what each may load and start has limits.",
+}
 
 
 def header(info: ModelInfo, table: ScoreTable | None, mode: str) -> View:
@@ -43,6 +47,7 @@ def header(info: ModelInfo, table: ScoreTable | None, mode: str) -> View:
         "data": f"{data.n_samples} {TIMES} {data.seq_len} tokens" if data else "",
         "data_facts": f"{data.dataset}, seed {data.seed}{partial}" if data else "",
         "mode": mode,
+        "mode_means": MODE_MEANS[mode],
     }
 
 

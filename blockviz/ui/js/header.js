@@ -8,6 +8,6 @@ draw((v) => {
     h("h1", null, mark, "blockviz"),
     chip("model", v.model, v.model_facts),
     ...(v.data ? [chip("calibration text", v.data, v.data_facts)] : []),
-    h("span", { class: "bv-headend" }, tour, h("span", { class: "bv-mode" }, v.mode)),
+    h("span", { class: "bv-headend" }, tour, h("span", { class: "bv-mode", title: v.mode_means }, v.mode)),
   );
 });
