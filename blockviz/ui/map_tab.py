@@ -21,11 +21,11 @@ SHADE_CHOICES = [("Rank", "rank"), ("Value", "value")]
 def build_map(screen: Screen, engine: Engine, first: Update) -> None:
     """Two columns, one on narrow screens. `first`: the finished example as it is first drawn."""
     with gr.Row(elem_id="map-columns"):
-        with gr.Column(scale=5, min_width=300, elem_id="map-main"):
+        with gr.Column(scale=5, min_width=480, elem_id="map-main"):
             _grid(screen, first)
             _heat(screen)
             _texts(screen, engine)
-        with gr.Column(scale=2, min_width=280, elem_id="map-side"):
+        with gr.Column(scale=2, min_width=350, elem_id="map-side"):
             with gr.Column(elem_classes=["bv-panel"]):
                 screen.add(
                     "block", part("detail", {"title": "", "lead": "", "rows": []}, elem_id="block")
