@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
+import httpx2
 import pytest
 from fake_engine import FakeEngine
 from serving import launch
@@ -50,3 +52,23 @@ def test_what_shows_another_plan_or_a_refusal_is_counted(site, monkeypatch):
     page.toggle(("7.attn",))
     assert any("no perplexity" in said for said in page.refused)
     page.leave()
+
+
+def test_a_page_that_was_left_is_held_by_its_plan_alone_and_can_come_back():
+    app, served = launch(FakeEngine(step=0.01, is_ready=True))
+    try:
+        page = _Page(_Site(served.url.rstrip("/")))
+        page.toggle(("7.attn",))
+        held = app.state_holder.session_data[page.session]
+        assert len(held.config_values) > 50 and held.state_data
+        page.leave()
+        until = time.monotonic() + 30
+        while held.config_values and time.monotonic() < until:
+            time.sleep(0.1)
+        assert not held.config_values and held.state_data
+        page.client = httpx2.Client(timeout=60)
+        page.toggle(("7.attn", "18.mlp"))
+        assert (page.mixed, page.refused) == (0, []) and len(page.written) == 2
+        assert app.state_holder.session_data[page.session] is held
+    finally:
+        app.close()

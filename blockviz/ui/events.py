@@ -31,6 +31,7 @@ from blockviz.ui.turns import Turns
 
 if TYPE_CHECKING:
     from blockviz.session import Engine
+    from blockviz.ui.page import Page
 
 LOOK = ("metric", "shade")
 PLAN = ("visitor", "picked", "score", "grid", "twin", "ranking", "link", "block", "live", "undo",
@@ -49,7 +50,7 @@ COMPUTE = {"concurrency_id": "compute", "concurrency_limit": 1, "trigger_mode": 
 WRITING = {**COMPUTE, "concurrency_id": "writing"}
 
 
-def wire(app: gr.Blocks, screen: Screen, engine: Engine, turns: Turns, jobs: JobHandlers) -> None:
+def wire(app: Page, screen: Screen, engine: Engine, turns: Turns, jobs: JobHandlers) -> None:
     """Joins every control to its handler."""
     live = LiveHandlers(engine, turns)
     plan, insights = MapHandlers(engine, turns), InsightHandlers(engine)
@@ -216,7 +217,7 @@ def _history_events(screen: Screen, plan: MapHandlers) -> list[gr.events.Depende
     ]
 
 
-def _job_events(app: gr.Blocks, screen: Screen, jobs: JobHandlers) -> gr.events.Dependency:
+def _job_events(app: Page, screen: Screen, jobs: JobHandlers) -> gr.events.Dependency:
     screen.listen(
         screen["timer"].tick, jobs.poll,
         inputs=("visitor", "jobs", *LOOK),
@@ -243,16 +244,18 @@ def _job_events(app: gr.Blocks, screen: Screen, jobs: JobHandlers) -> gr.events.
         screen["cancel"].click, jobs.cancel, inputs=("visitor", "jobs"),
         outputs=("score", "work", "job"),
     )  # fmt: skip
-    app.unload(_leaving(screen, jobs))
+    app.unload(_leaving(app, screen, jobs))
     return screen.listen(
         app.load, jobs.open, inputs=("visitor", "browser", "shade"),
         outputs=(*EVERYTHING, "jobs", "job", "timer"),
     )  # fmt: skip
 
 
-def _leaving(screen: Screen, jobs: JobHandlers) -> Callable[[gr.Request], None]:
+def _leaving(app: Page, screen: Screen, jobs: JobHandlers) -> Callable[[gr.Request], None]:
     def leave(request: gr.Request) -> None:
-        jobs.leave(request.session_hash or "")
-        screen.visitors.forget(request.session_hash or "")
+        session = request.session_hash or ""
+        app.let_go(session)
+        screen.visitors.forget(session)
+        jobs.leave(session)
 
     return leave

@@ -8,11 +8,19 @@ import gradio as gr
 
 
 class Page(gr.Blocks):
-    """Blocks whose generators send every value whole.
+    """Blocks whose generators send every value whole, and that let go of pages that were left.
 
     Gradio sends the difference to the value before, which the browser writes into the very object
     that it may not have drawn yet: a component then shows half of each, or nothing.
     """
+
+    def let_go(self, session_hash: str) -> None:
+        """Forget what a page showed last. Gradio keeps that, a MiB each, for links of its own kind.
+
+        The page's State stays for whoever comes back, and what it shows then is kept anew.
+        """
+        if session_hash in self.state_holder:
+            self.state_holder.session_data[session_hash].config_values.clear()
 
     def handle_streaming_diffs(
         self,
