@@ -55,6 +55,14 @@ def test_these_endpoints_are_listed_and_no_other(client: Client):
     assert set(listed) == ENDPOINTS
 
 
+@pytest.mark.parametrize("end", ["", "/"])
+def test_a_link_of_gradios_own_kind_leaves_no_file(url: str, client: Client, end: str):
+    """It would be written anew for every look of a page, and stay."""
+    asked = {"session_hash": client.session_hash}
+    assert httpx2.get(f"{url}gradio_api/deep_link{end}", params=asked).status_code == 404
+    assert httpx2.get(f"{url}gradio_api/info").status_code == 200
+
+
 def test_load_says_what_was_loaded(client: Client, engine: FakeEngine):
     found = client.predict(model="demo", api_name="/load")
     assert found["name"] == engine.info.name and len(found["blocks"]) == 60

@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Literal
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from blockviz.errors import BadInput
 from blockviz.ui.api import add_endpoints
@@ -21,7 +22,7 @@ from blockviz.ui.job_handlers import NO_JOBS, JobHandlers
 from blockviz.ui.learn_tab import build_learn
 from blockviz.ui.load_drawer import build_drawer
 from blockviz.ui.map_tab import build_map
-from blockviz.ui.page import Page
+from blockviz.ui.page import Page, WithoutDeepLinks
 from blockviz.ui.parts import stylesheet
 from blockviz.ui.repair_tab import build_repair
 from blockviz.ui.screen import Screen, Update
@@ -138,6 +139,7 @@ def launch_settings(engine: Engine) -> dict[str, object]:
         "allowed_paths": [],
         "strict_cors": True,
         "mcp_server": False,
+        "app_kwargs": {"middleware": [Middleware(WithoutDeepLinks)]},
         "theme": Paper(),
         "css": stylesheet(),
     }

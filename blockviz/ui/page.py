@@ -5,6 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 import gradio as gr
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+
+class WithoutDeepLinks:
+    """The server without gradio's links to a page, each of which leaves a file that nobody deletes.
+
+    Ours need none (see link.py), and what anybody can ask for again and again would fill the disk.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_one = scope["type"] == "http" and scope["path"].rstrip("/").endswith("/deep_link")
+        await (Response(status_code=404) if is_one else self._app)(scope, receive, send)
 
 
 class Page(gr.Blocks):
