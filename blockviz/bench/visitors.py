@@ -39,7 +39,8 @@ def many_visitors(say: Say, *, is_quick: bool = False) -> dict[str, Any]:
     The server is a process of its own in hosted mode, spoken to as a browser speaks to it. Seconds
     of every toggle until the page is redrawn, its perplexity is there, and its text; how many
     answers showed another plan than the page's own or a refusal; the server's memory before anybody
-    came, at its most, and after all have left.
+    came, at its most, and after all have left. Then thirty others toggle once each, and leave the
+    memory where it was if nothing stays of a visit.
     """
     n_toggles, rest = (2, 30.0) if is_quick else (N_TOGGLES, 300.0)
     with _server() as (base, pid):
@@ -48,46 +49,55 @@ def many_visitors(say: Say, *, is_quick: bool = False) -> dict[str, Any]:
         warm.toggle(("0.attn",))
         warm.leave()
         before = _resident(pid)
-        search = threading.Thread(target=whole.search, daemon=True)
-        search.start()
-        started = time.monotonic()
-        with ThreadPoolExecutor(N_VISITORS) as pool:
-            done = [pool.submit(_visit, whole, i, n_toggles) for i in range(N_VISITORS)]
-            most = before
-            while not all(d.done() for d in done):
-                most = max(most, _resident(pid))
-                time.sleep(0.5)
-            pages = [d.result() for d in done]
-        seconds = time.monotonic() - started
-        was_searching = search.is_alive()
-        search.join(PATIENCE_SECONDS * 4)
-        time.sleep(rest)
+        pages, most, was_searching = _wave(whole, pid, 0, n_toggles, rest)
         after = _resident(pid)
-    drawn = sorted(s for page in pages for s in page.drawn)
-    measured = sorted(s for page in pages for s in page.measured)
-    written = sorted(s for page in pages for s in page.written)
-    mixed, refused = sum(p.mixed for p in pages), [r for p in pages for r in p.refused]
+        others, _, _ = _wave(whole, pid, N_VISITORS, 1, rest)
+        after_others = _resident(pid)
+    everybody = [*pages, *others]
+    mixed, refused = sum(p.mixed for p in everybody), [r for p in everybody for r in p.refused]
     found = {
         "what": f"{N_VISITORS} visitors of one address, {n_toggles} toggles each, one every "
         f"{PACE_SECONDS:g} s, while a greedy search ran",
-        "seconds": round(seconds, 1),
         "search_still_ran_at_the_end": was_searching,
         "search": whole.searched,
-        "seconds_until_drawn": _quantiles(drawn),
-        "seconds_until_measured": _quantiles(measured),
-        "seconds_until_written": _quantiles(written),
+        "seconds_until_drawn": _quantiles([s for p in pages for s in p.drawn]),
+        "seconds_until_measured": _quantiles([s for p in pages for s in p.measured]),
+        "seconds_until_written": _quantiles([s for p in pages for s in p.written]),
         "mixed": mixed,
         "refused": refused[:5],
         "n_refused": len(refused),
-        "resident_bytes": {"before": before, "most": most, "after": after},
+        "resident_bytes": dict(before=before, most=most, after=after, after_others=after_others),
     }
     say(
         f"{found['what']}: drawn after {found['seconds_until_drawn']['median']:.2f} s in the "
         f"median, measured after {found['seconds_until_measured']['median']:.2f} s; "
         f"{mixed} mixed, {len(refused)} refused; memory {before / MIB:.0f} MiB before, "
-        f"{most / MIB:.0f} at most, {after / MIB:.0f} {rest:.0f} s after"
+        f"{most / MIB:.0f} at most, {after / MIB:.0f} {rest:.0f} s after, "
+        f"{after_others / MIB:.0f} as long after thirty others"
     )
     return found
+
+
+def _wave(
+    site: _Site, pid: int, first: int, n_toggles: int, rest: float
+) -> tuple[list[_Page], int, bool]:
+    """(pages, most bytes, whether the search outlasted them) of thirty visits beside a search.
+
+    Returns `rest` seconds after all have left and the search is through.
+    """
+    search = threading.Thread(target=site.search, daemon=True)
+    search.start()
+    with ThreadPoolExecutor(N_VISITORS) as pool:
+        done = [pool.submit(_visit, site, first + i, n_toggles) for i in range(N_VISITORS)]
+        most = _resident(pid)
+        while not all(d.done() for d in done):
+            most = max(most, _resident(pid))
+            time.sleep(0.5)
+        pages = [d.result() for d in done]
+    was_searching = search.is_alive()
+    search.join(PATIENCE_SECONDS * 4)
+    time.sleep(rest)
+    return pages, most, was_searching
 
 
 def _visit(site: _Site, number: int, n_toggles: int) -> _Page:
