@@ -28,19 +28,20 @@ def _is_browser_required() -> bool:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """A file of tests goes to one worker, and all that press a page to the same: two at once make
-    each other wait. Those on the real model are another lot, for whoever is free."""
+    each other wait."""
     from xdist.scheduler import LoadFileScheduling
 
     class ByFolder(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = super()._split_scope(nodeid)
-            return file.rpartition("/")[0] if "/browser/" in file else file
+            return "browser" if "/browser/" in file else file
 
     return ByFolder(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What is on the real model goes last, when most pages of the others are done."""
+    """What is on the real model goes behind the other pages, while files of tests are still left
+    for the other worker."""
     items.sort(key=lambda item: "/browser/real/" in item.nodeid)
 
 
