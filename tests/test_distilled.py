@@ -13,16 +13,16 @@ import torch
 
 from blockviz.corrections import (
     CORRECTIONS,
+    Distilled,
     Hadamard,
     HadamardDistilled,
     Repair,
     Trained,
-    distilled,
     fit,
     repaired_model,
 )
 from blockviz.corrections.rows import counted
-from blockviz.corrections.student import Student, divergence, lessons_of
+from blockviz.corrections.student import PatchStudent, divergence, lessons_of
 from blockviz.corrections.training import Schedule, train
 from blockviz.errors import BadInput, UnsupportedModel
 from blockviz.models.model import BlockModel
@@ -49,7 +49,7 @@ FAST = HadamardDistilled(lr=3e-3, epochs=3, top=16)
 shared = functools.cache(tiny.model)
 
 
-def fitted(case: str, correction: HadamardDistilled = FAST, **how) -> Repair:
+def fitted(case: str, correction: Distilled = FAST, **how) -> Repair:
     plan, text = how.pop("plan", PLAN), how.pop("text", TEXT)
     return run(fit(shared(case), plan, correction, text, **how))
 
@@ -89,7 +89,7 @@ def test_T_LPD_1_with_every_word_it_is_the_plain_divergence(case: str):
     assert {lesson.words.shape for lesson in taught} == {(20, tiny.VOCAB)}
     p, q = (logits(m, TEXT).flatten(0, 1).log_softmax(dim=1) for m in (whole, pruned))
     expected = (p.exp() * (p - q)).sum(dim=1).mean().item()
-    assert Student(whole, hadamard(case)).loss(taught) == pytest.approx(expected, rel=1e-4)
+    assert PatchStudent(whole, hadamard(case)).loss(taught) == pytest.approx(expected, rel=1e-4)
 
 
 @functools.cache
@@ -105,7 +105,7 @@ def test_the_loss_is_that_of_the_words_that_the_whole_model_holds_most_likely(
     """Of padded windows too, whichever pieces the vocabulary's rows are gathered in."""
     monkeypatch.setattr("blockviz.corrections.student.PIECE_BYTES", pieces)
     text = tiny.windows(4, 20, lengths=(20, 9, 1, 15))
-    student = Student(shared(case), hadamard(case))
+    student = PatchStudent(shared(case), hadamard(case))
     repaired = repaired_model(shared(case), hadamard(case))
     wanted = text.attention_mask.clone()
     wanted[:, 0] = False
@@ -118,7 +118,9 @@ def test_the_loss_is_that_of_the_words_that_the_whole_model_holds_most_likely(
 def test_T_LPD_2_without_a_cut_and_with_identities_there_is_no_loss(case: str):
     identity = Residual(torch.zeros(tiny.HIDDEN, tiny.HIDDEN))
     whole = Repair(FAST, tiny.plan(), maps={b: identity for b in tiny.ids("1.mlp", "2.mlp")})
-    assert Student(shared(case), whole).loss(lessons(case, TEXT, 16)) == pytest.approx(0, abs=1e-8)
+    assert PatchStudent(shared(case), whole).loss(lessons(case, TEXT, 16)) == pytest.approx(
+        0, abs=1e-8
+    )
 
 
 def test_nothing_is_trained_where_nothing_is_cut():
@@ -135,9 +137,9 @@ def test_T_LPD_3_only_patches_have_a_gradient_and_the_weights_stay_bit_for_bit(c
     model = tiny.model(case)
     before = {name: t.clone() for name, t in model.module.state_dict().items()}
     start = hadamard(case)
-    student = Student(model, start)
+    student = PatchStudent(model, start)
     student.learn(lessons(case, TEXT, 16)[0])
-    assert all(patch.grad.abs().max() > 0 for patch in student.patches.values())
+    assert all(patch.grad.abs().max() > 0 for patch in student.leaves.values())
     assert all(p.grad is None for p in model.module.parameters())
     assert all(p.grad is None for p in student._model.module.parameters())
     run(fit(model, PLAN, FAST, TEXT))
@@ -149,11 +151,11 @@ def test_T_LPD_3_only_patches_have_a_gradient_and_the_weights_stay_bit_for_bit(c
 
 def test_gradients_are_those_of_small_steps():
     """Central differences of the loss along a random direction of each patch."""
-    student = Student(shared("llama"), hadamard("llama"))
+    student = PatchStudent(shared("llama"), hadamard("llama"))
     (lesson,) = lessons("llama", tiny.windows(1, 20), 16)
     student.learn(lesson)
     draw = torch.Generator().manual_seed(0)
-    for patch in student.patches.values():
+    for patch in student.leaves.values():
         way = torch.randn(patch.shape, generator=draw) * 1e-3
         losses = []
         for sign in (1, -1):
@@ -170,7 +172,7 @@ def test_nothing_in_front_of_the_first_patch_is_kept_for_going_back(monkeypatch)
     """Of a cut behind layer 2 the layers in front give streams without a history."""
     model = shared("llama")
     start = run(fit(model, tiny.plan("3.attn"), Hadamard(), TEXT))
-    student, seen = Student(model, start), []
+    student, seen = PatchStudent(model, start), []
     for layer in student._model.layers:
         layer.register_forward_pre_hook(lambda _m, args: seen.append(args[0].requires_grad))
     student._model.final_norm.register_forward_pre_hook(
@@ -187,7 +189,7 @@ def test_nothing_in_front_of_the_first_patch_is_kept_for_going_back(monkeypatch)
 def test_training_brings_predictions_nearer_to_the_whole_model_s(case: str):
     start, repair = hadamard(case), fitted(case)
     taught = lessons(case, TEXT, 16)
-    before, after = (Student(shared(case), r).loss(taught) for r in (start, repair))
+    before, after = (PatchStudent(shared(case), r).loss(taught) for r in (start, repair))
     assert after < 0.9 * before
     assert {b: type(m) for b, m in repair.maps.items()} == dict.fromkeys(start.maps, Residual)
     found = repaired_model(shared(case), repair)
@@ -204,14 +206,14 @@ def test_without_a_step_it_is_linear_patch():
 
 def test_the_first_step_is_adamw_s_with_decay_towards_zero_written_out(monkeypatch):
     """One window, one step: P (1 - lr decay) - lr g / (|g| + 1e-8); a decay that can be seen."""
-    assert distilled.DECAY == 1e-4
-    monkeypatch.setattr(distilled, "DECAY", 10.0)
+    assert HadamardDistilled.decay == 1e-4
+    monkeypatch.setattr(HadamardDistilled, "decay", 10.0)
     text = tiny.windows(1, 20)
     start = run(fit(shared("llama"), PLAN, Hadamard(), text))
-    student = Student(shared("llama"), start)
+    student = PatchStudent(shared("llama"), start)
     student.learn(lessons("llama", text, 16)[0])
     repair = fitted("llama", replace(FAST, epochs=1), text=text)
-    for block, patch in student.patches.items():
+    for block, patch in student.leaves.items():
         expected = patch.detach() * (1 - 3e-3 * 10)
         expected -= 3e-3 * patch.grad / (patch.grad.abs() + 1e-8)
         found = repair.maps[block].matrix + torch.eye(tiny.HIDDEN)
@@ -306,13 +308,13 @@ def test_a_loss_that_is_no_number_ends_the_training():
 def test_held_text_chooses_the_step_and_is_never_learned_from():
     eager = replace(FAST, lr=0.05, epochs=8)
     repair = fitted("llama", eager, held=HELD)
-    start = Student(shared("llama"), hadamard("llama"))
+    start = PatchStudent(shared("llama"), hadamard("llama"))
     tests = lessons("llama", HELD, 16)
-    chosen = Student(shared("llama"), repair).loss(tests)
+    chosen = PatchStudent(shared("llama"), repair).loss(tests)
     events = list(fit(shared("llama"), PLAN, eager, TEXT, held=HELD))
     partials = [e.partial for e in events[:-1] if e.partial is not None]
     assert partials and all(isinstance(p, Repair) for p in partials)
-    losses = [Student(shared("llama"), p).loss(tests) for p in partials]
+    losses = [PatchStudent(shared("llama"), p).loss(tests) for p in partials]
     assert losses == sorted(losses, reverse=True) and losses[0] == pytest.approx(start.loss(tests))
     assert chosen == pytest.approx(losses[-1], rel=1e-5)
     alone = list(fit(shared("llama"), PLAN, eager, TEXT))
@@ -377,7 +379,7 @@ def test_bfloat16_models_are_distilled_in_float32():
     repair = run(fit(model, PLAN, FAST, TEXT))
     assert all(m.matrix.dtype == torch.float32 for m in repair.maps.values())
     taught_loss = [
-        Student(model, r).loss(
+        PatchStudent(model, r).loss(
             lessons_of(model, Head(model), next(TEXT.batches(12)), TEXT.attention_mask, 16)
         )
         for r in (run(fit(model, PLAN, Hadamard(), TEXT)), repair)

@@ -1,25 +1,26 @@
-"""LinearPatch, refined: its patches are trained until the model predicts as the whole one does."""
+"""Repairs that are trained until the model predicts as the whole one does."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import torch
 from torch import nn
 
 from blockviz.corrections.base import (
-    CORRECTIONS,
     TOKENS,
     Correction,
     Pair,
     Place,
     Repair,
+    Where,
+    Writing,
 )
 from blockviz.corrections.fitting import fit
-from blockviz.corrections.hadamard_matrix import check_size
-from blockviz.corrections.linearpatch import Hadamard
-from blockviz.corrections.rows import counted
+from blockviz.corrections.rows import checked_tokens, counted
 from blockviz.corrections.student import Lesson, Student, lessons_of
 from blockviz.corrections.training import (
     EPOCHS,
@@ -28,13 +29,13 @@ from blockviz.corrections.training import (
     STEP_PASSES,
     Best,
     Schedule,
+    Tensors,
     Trained,
     shuffled,
     train,
 )
 from blockviz.errors import BadInput
 from blockviz.models.model import BlockModel
-from blockviz.models.modeling_blockviz import Residual
 from blockviz.models.stage import Head
 from blockviz.types import (
     BlockId,
@@ -46,19 +47,17 @@ from blockviz.types import (
     passing,
 )
 
-DECAY, LAST_SHARE = 1e-4, 1 / 20
-# Of every patch: itself, its gradient, two averages of that, the best so far and the one in use.
+LAST_SHARE = 1 / 20
+# Of every leaf: itself, its gradient, two averages of that, the best so far and the one in use.
 COPIES = 6
 
 
-@CORRECTIONS.register
 @dataclass(frozen=True)
-class HadamardDistilled(Trained):
-    """P of `hadamard` at every gap, then trained: all of its numbers, and nothing else.
+class Distilled(Trained):
+    """A repair in closed form whose tensors are trained then.
 
-    The loss is KL(p || q), mean over positions: p is the softmax of the `top` largest logits of the
-    whole model among themselves, q that of the repaired model's logits of the same words. AdamW,
-    one window a step, lr along a cosine to lr/20; decay 1e-4 draws P, not P - I, towards 0.
+    The loss is KL(p || q), mean over positions, of the whole model's `top` likeliest words. AdamW,
+    one window a step, lr along a cosine to lr/20.
     """
 
     tokens: str = field(default="all", metadata=TOKENS)
@@ -67,31 +66,25 @@ class HadamardDistilled(Trained):
     lr: float = field(default=1e-4, metadata=RATE)
     seed: int = field(default=0, metadata=SEED)
 
-    name = "hadamard_distilled"
-    title = "LinearPatch, distilled"
-    meaning = (
-        "LinearPatch, then trained to predict what the whole model predicts. Takes minutes to "
-        "hours: every window goes forward and back through the model."
-    )
-    formula = (
-        "min over P of mean_t KL( p_t ‖ q_t ),  P of every gap starting as LinearPatch's\n"
-        "p_t: softmax of the whole model's 50 largest logits at position t; q_t: of the "
-        "repaired model's logits of the same words."
-    )
-    sees = (
-        "The prediction itself, through everything that lies behind the gap, in place of the "
-        "stream."
-    )
-    misses = (
-        "Words beyond the 50, and text unlike that it is trained on: a square matrix a gap has "
-        "room to learn a short text by heart."
-    )
-    cost = "Minutes to hours of training; stored and run like LinearPatch."
-    reference = "https://arxiv.org/abs/2505.24680"
-    citation = "Chen et al. 2025, LinearPatch with distillation"
+    decay: ClassVar[float] = 0.0
+    clip: ClassVar[float] = math.inf
+    trains: ClassVar[str]
 
-    def check(self, hidden_size: int) -> None:
-        check_size(hidden_size)
+    def closed_form(self) -> Correction:
+        """What the training starts from."""
+        raise NotImplementedError
+
+    def texts(self, windows: CalibrationSet) -> tuple[CalibrationSet, CalibrationSet]:
+        """What the start is fitted on, and what the training goes through."""
+        return windows, windows
+
+    def student(self, model: BlockModel, start: Repair) -> Student:
+        """Which has a leaf for each tensor that is trained."""
+        raise NotImplementedError
+
+    def learned(self, start: Repair, tensors: Tensors) -> Repair:
+        """The repair with these in place of its own."""
+        raise NotImplementedError
 
     def repaired(
         self,
@@ -105,24 +98,26 @@ class HadamardDistilled(Trained):
     ) -> Events:
         """Done(Repair); BadInput where the whole model's logits would take too much memory."""
         how = {"batch_tokens": batch_tokens, "memory_bytes": memory_bytes}
-        closed_form = Hadamard(tokens=self.tokens, is_sequential=self.is_sequential)
-        start: Repair = yield from passing(fit(model, plan, closed_form, windows, **how))
-        start = replace(start, correction=self)
-        if not start.maps:
+        first, text = self.texts(windows)
+        start: Repair = yield from passing(fit(model, plan, self.closed_form(), first, **how))
+        start = replace(start, correction=self, n_tokens=checked_tokens(windows, self))
+        if not (start.maps or start.writers):
             yield Done(start)
             return
-        self._check_memory(model, len(start.maps), windows, held, memory_bytes)
+        student = self.student(model, start)
+        self._check_memory(model, student.leaves, text, held, memory_bytes)
         stage, taught, tests = f"distilling {self.name}", [], []
-        for text, kept in ((windows, taught), (held, tests)):
-            for lessons in () if text is None else self._lessons(model, text, batch_tokens):
+        for found, kept in ((text, taught), (held, tests)):
+            for lessons in () if found is None else self._lessons(model, found, batch_tokens):
                 kept += lessons
                 yield Progress(stage, 0, 0, "reading what the whole model predicts")
-        best = yield from self._train(start, Student(model, start), taught, tests)
-        repair = _patched(start, best)
-        given = Given(self.tokens, maps=repair.maps)
+        best = yield from self._train(start, student, taught, tests)
+        repair = self._told(start, best)
+        given = Given(self.tokens, found=repair.maps or repair.writers)
         met: Repair = yield from passing(fit(model, plan, given, windows, held=held, **how))
-        passes = start.passes + 1 + STEP_PASSES * self.epochs + met.passes
-        yield Done(replace(repair, fits=met.fits, passes=passes))
+        shares = len(first) / len(windows), len(text) / len(windows)
+        passes = start.passes * shares[0] + (1 + STEP_PASSES * self.epochs) * shares[1]
+        yield Done(replace(repair, fits=met.fits, passes=passes + met.passes))
 
     def _lessons(
         self, model: BlockModel, text: CalibrationSet, batch_tokens: int
@@ -137,7 +132,7 @@ class HadamardDistilled(Trained):
         self, start: Repair, student: Student, taught: list[Lesson], tests: list[Lesson]
     ) -> Generator[Progress, None, Best]:
         order = shuffled(len(taught), self.epochs, self.seed)
-        how = Schedule(len(order), self.lr, self.lr * LAST_SHARE, DECAY)
+        how = Schedule(len(order), self.lr, self.lr * LAST_SHARE, self.decay, self.clip)
 
         def backward(step: int) -> float:
             return student.learn(taught[order[step]])
@@ -146,62 +141,65 @@ class HadamardDistilled(Trained):
             return student.loss(tests)
 
         return train(
-            student.patches,
+            student.leaves,
             how,
             backward,
             held=held if tests else None,
             stage=f"distilling {self.name}",
-            so_far=lambda best: _patched(start, best),
+            so_far=lambda best: self._told(start, best),
         )
+
+    def _told(self, start: Repair, best: Best) -> Repair:
+        """The repair with what a training found; its notes say which step it is of."""
+        found = self.learned(start, best.tensors)
+        return replace(found, notes=(*start.notes, f"Distillation {best.said}."))
 
     def _check_memory(
         self,
         model: BlockModel,
-        n_patches: int,
-        windows: CalibrationSet,
+        leaves: Tensors,
+        text: CalibrationSet,
         held: CalibrationSet | None,
         memory_bytes: int | None,
     ) -> None:
-        n_tokens = sum(int(t.attention_mask.sum()) for t in (windows, held) if t is not None)
-        a_word = torch.int32.itemsize + model.dtype.itemsize
+        n_tokens = sum(int(t.attention_mask.sum()) for t in (text, held) if t is not None)
+        a_word = torch.int32.itemsize + torch.float32.itemsize
         wanted = n_tokens * self.top * a_word
-        wanted += COPIES * n_patches * model.info.hidden_size**2 * torch.float32.itemsize
+        wanted += COPIES * sum(t.numel() for t in leaves.values()) * torch.float32.itemsize
         if memory_bytes is not None and wanted > memory_bytes:
             raise BadInput(
-                f"{n_patches} patches were to be trained on {n_tokens} tokens.",
+                f"{len(leaves)} {self.trains} were to be trained on {n_tokens} tokens.",
                 f"They and {self.top} logits a token take {wanted / 2**20:.1f} MiB, and "
                 f"{memory_bytes / 2**20:.1f} MiB may be used.",
                 "Train on fewer tokens, lower top, or allow more memory.",
             )
 
 
-def _patched(start: Repair, best: Best) -> Repair:
-    """The repair with the patches of a training; its notes say which."""
-    maps = {
-        block: Residual(patch - torch.eye(len(patch), device=patch.device))
-        for block, patch in best.tensors.items()
-    }
-    return replace(start, maps=maps, notes=(*start.notes, f"Distillation {best.said}."))
-
-
 @dataclass(frozen=True)
 class Given(Correction):
-    """Maps that are there already: a fit only says how well they meet the stream."""
+    """Maps or writers that are there already: a fit only says how well they meet the stream."""
 
-    maps: Mapping[BlockId, nn.Module] = field(default_factory=dict)
+    found: Mapping[BlockId, nn.Module | Writing] = field(default_factory=dict)
 
-    name = HadamardDistilled.name
+    name = "given"
+
+    @property
+    def where(self) -> Where:
+        return "writer" if isinstance(next(iter(self.found.values())), Writing) else "gap"
+
+    def changes(self, block: BlockId, gap: tuple[BlockId, ...]) -> bool:
+        return block in self.found
 
     def fitter(self, place: Place) -> _Given:
-        return _Given(self.maps[place.block])
+        return _Given(self.found[place.block])
 
 
 @dataclass(frozen=True)
 class _Given:
-    module: nn.Module
+    found: nn.Module | Writing
 
     def add(self, pair: Pair) -> None:
         pass
 
-    def result(self) -> nn.Module:
-        return self.module
+    def result(self) -> nn.Module | Writing:
+        return self.found

@@ -12,6 +12,7 @@ from torch import nn
 from blockviz.corrections.sparse import Pattern
 from blockviz.errors import UnsupportedModel
 from blockviz.models.model import BlockModel
+from blockviz.models.writers import is_turned
 from blockviz.types import BlockId
 
 
@@ -50,11 +51,6 @@ def check_widths(model: BlockModel, blocks: Iterable[BlockId], pattern: Pattern)
 def weight_of(module: nn.Module) -> torch.Tensor:
     """(out, in): the matrix of a linear map, however its module stores it."""
     return module.weight.detach().T if is_turned(module) else module.weight.detach()
-
-
-def is_turned(module: nn.Module) -> bool:
-    # GPT-2 keeps its matrices the other way round, in a class of its own.
-    return type(module).__name__ == "Conv1D"
 
 
 def _is_linear(module: nn.Module) -> bool:

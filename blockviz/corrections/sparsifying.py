@@ -16,7 +16,6 @@ from blockviz.corrections.applied import repaired_model
 from blockviz.corrections.base import Correction, Repair
 from blockviz.corrections.linears import (
     check_widths,
-    is_turned,
     linear_maps,
     reading,
     weight_of,
@@ -34,7 +33,7 @@ from blockviz.corrections.sparse import (
 from blockviz.errors import BadInput
 from blockviz.models.model import BlockModel
 from blockviz.models.stage import Stage
-from blockviz.models.writers import writer
+from blockviz.models.writers import is_turned, writer
 from blockviz.settings import label_of
 from blockviz.types import BlockId, CalibrationSet, Done, Events, Progress
 

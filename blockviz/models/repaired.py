@@ -15,7 +15,7 @@ from torch import nn
 
 from blockviz.errors import UnsupportedModel
 from blockviz.models.model import BlockModel, take_out, unwrap
-from blockviz.models.writers import writer
+from blockviz.models.writers import is_turned, writer
 from blockviz.types import BlockId, PruningPlan
 
 
@@ -77,8 +77,7 @@ class RepairedModel(BlockModel):
                 f"{type(module).__name__} of {self.info.name} has none.",
                 "Use a correction without a bias.",
             )
-        is_turned = type(module).__name__ == "Conv1D"
-        kept = (weight.T if is_turned else weight).to(module.weight)
+        kept = (weight.T if is_turned(module) else weight).to(module.weight)
         module.weight = nn.Parameter(kept.contiguous(), requires_grad=False)
         if bias is not None:
             module.bias = nn.Parameter(bias.to(module.bias), requires_grad=False)

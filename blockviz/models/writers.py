@@ -87,11 +87,15 @@ def gather_mlps(module: nn.Module, family: Family) -> None:
         gather_mlp(layer)
 
 
+def is_turned(module: nn.Module) -> bool:
+    """Whether it keeps its matrix as (in, out): GPT-2 does, in a class of its own."""
+    return type(module).__name__ == "Conv1D"
+
+
 def writer_weight(model: BlockModel, block: BlockId) -> torch.Tensor:
     """(out, in): the matrix of the writer, however its module stores it."""
     module = writer(model, block)
-    # GPT-2 keeps its matrices the other way round, in a class of its own.
-    return module.weight.T if type(module).__name__ == "Conv1D" else module.weight
+    return module.weight.T if is_turned(module) else module.weight
 
 
 def watch_writers(
