@@ -20,6 +20,7 @@ from blockviz.corrections import (
     ReplaceMe,
     Ridge,
     Scalar,
+    WriterDistilled,
     WriterRefit,
     fit,
     repaired_model,
@@ -149,7 +150,9 @@ def test_a_window_that_slides_is_no_llama():
 
 @pytest.mark.parametrize("case", ["llama", "mistral", "qwen2", "phi3", "gpt2", "neox-serial"])
 @pytest.mark.parametrize(
-    "correction", [ReplaceMe(), WriterRefit(), FoldAsc()], ids=lambda c: c.name
+    "correction",
+    [ReplaceMe(), WriterRefit(), WriterDistilled(epochs=1), FoldAsc()],
+    ids=lambda c: c.name,
 )
 def test_f3_what_is_in_writers_stays_there(case: str, correction: Correction):
     model = tiny.model(case)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
@@ -53,7 +54,7 @@ COPIES = 6
 
 
 @dataclass(frozen=True)
-class Distilled(Trained):
+class Distilled(Trained, ABC):
     """A repair in closed form whose tensors are trained then.
 
     The loss is KL(p || q), mean over positions, of the whole model's `top` likeliest words. AdamW,
@@ -70,21 +71,21 @@ class Distilled(Trained):
     clip: ClassVar[float] = math.inf
     trains: ClassVar[str]
 
+    @abstractmethod
     def closed_form(self) -> Correction:
         """What the training starts from."""
-        raise NotImplementedError
 
     def texts(self, windows: CalibrationSet) -> tuple[CalibrationSet, CalibrationSet]:
         """What the start is fitted on, and what the training goes through."""
         return windows, windows
 
+    @abstractmethod
     def student(self, model: BlockModel, start: Repair) -> Student:
         """Which has a leaf for each tensor that is trained."""
-        raise NotImplementedError
 
+    @abstractmethod
     def learned(self, start: Repair, tensors: Tensors) -> Repair:
         """The repair with these in place of its own."""
-        raise NotImplementedError
 
     def repaired(
         self,

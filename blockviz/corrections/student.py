@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -78,7 +79,7 @@ def _normed(
     return unwrap(functional_call(model.module.base_model, weights or {}, kwargs=kwargs))
 
 
-class Student:
+class Student(ABC):
     """A repaired model while its `leaves` are trained. Nothing in front of the first one is kept
     for going back, and no weight of the model gets a gradient."""
 
@@ -127,19 +128,19 @@ class Student:
             start += len(words)
             yield self._divergence(rows, words.to(rows.device).long(), teacher.to(rows.device))
 
+    @abstractmethod
     def _bent(self) -> Mapping[str, torch.Tensor]:
         """The body's tensors, with the leaves in them or beside them."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _row_bytes(self, lesson: Lesson) -> int:
         """What a position takes of the vocabulary projection."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _divergence(
         self, hidden: torch.Tensor, words: torch.Tensor, teacher: torch.Tensor
     ) -> torch.Tensor:
         """(row,) of (row, hidden) and the (row, word) words with the whole model's log-p."""
-        raise NotImplementedError
 
 
 class PatchStudent(Student):
