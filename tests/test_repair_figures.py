@@ -177,6 +177,21 @@ def test_ticks_are_a_few_round_numbers_between_the_ends(low, high):
     assert all(low * 0.999 <= t <= high * 1.001 for t in ticks)
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (31.9, 99, [40, 50, 60, 70, 80, 90]),
+        (31.9, 102, [40, 60, 80, 100]),
+        (17.9, 22.4, [18, 19, 20, 21, 22]),
+        (29.9, 301, [30, 50, 70, 100, 150, 200, 300]),
+        (33, 33.07, [33, 33.02, 33.04, 33.06]),
+        (20, 20, [20, 20]),
+    ],
+)
+def test_ticks_are_as_round_as_the_room_between_the_ends_allows(low, high, expected):
+    assert nice_ticks(math.log(low), math.log(high)) == pytest.approx(expected)
+
+
 # Along depth
 
 

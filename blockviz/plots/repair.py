@@ -207,11 +207,18 @@ def nice_ticks(low: float, high: float) -> list[float]:
     """A few round perplexities between two mean losses in nats."""
     ends = [math.exp(min(max(v, -700.0), 700.0)) for v in (low, high)]
     decades = range(math.floor(math.log10(ends[0])), math.ceil(math.log10(ends[1])) + 1)
-    for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), [1 + i / 5 for i in range(45)]):
+    for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
         found = [s * 10.0**d for d in decades for s in steps if ends[0] <= s * 10.0**d <= ends[1]]
         if len(found) >= 4:
             return [float(f"{t:.3g}") for t in found[:: -(-len(found) // 7)]]
-    return [float(f"{math.exp(low + (high - low) * i / 3):.4g}") for i in range(4)]
+    # Less than a decade: at equal distances, the widest that leave four of them.
+    width = max(ends[1] - ends[0], 1e-9 * ends[1])
+    exponent = math.floor(math.log10(width))
+    for step in (s * 10.0 ** (exponent - d) for d in (0, 1) for s in (5, 2, 1)):
+        first, last = math.ceil(ends[0] / step), math.floor(ends[1] / step)
+        if last - first >= 3:
+            return [float(f"{i * step:.12g}") for i in range(first, last + 1)]
+    return ends
 
 
 def _name_bars(

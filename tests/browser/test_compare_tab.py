@@ -196,6 +196,8 @@ def test_a_refused_setting_says_so_and_starts_nothing(serve, visit):
     served = serve(mode="hosted")
     page = opened(visit, served, PLAN)
     page.locator("#compare-advanced").get_by_role("button", name="Advanced").click()
+    # Its first value is set a moment after it is there, over one that was written sooner.
+    expect(page.locator("#compare-seq-len input")).to_have_value("512")
     page.locator("#compare-seq-len input").fill("5000")
     page.locator("#start-compare").click()
     expect(page.locator("#error")).to_contain_text("must lie between 2 and 512")
