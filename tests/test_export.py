@@ -169,6 +169,7 @@ def test_what_is_written_passes_its_own_checks(mode, words: ScoreRequest, tmp_pa
     assert found.is_passed and all(row.detail for row in found.rows)
     assert ExportReport.from_json(json.loads(json.dumps(found.to_json()))) == found
     assert all(row.passed for row in verify(tmp_path / "out"))
+    assert len({path.stat().st_mode for path in (tmp_path / "out").iterdir()}) == 1
     # Nothing else is left: no half-written folder, no module of another's cache.
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "words.txt"]
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")

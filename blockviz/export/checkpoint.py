@@ -102,6 +102,9 @@ def whole_layers(info: ModelInfo, plan: PruningPlan) -> tuple[int, ...] | None:
 def write_weights(folder: Path, found: Assembled, tokenizer: Any) -> None:
     """Weights, config, generation config, tokenizer, and the modelling file of a custom export."""
     found.module.save_pretrained(folder, max_shard_size=MAX_SHARD)
+    # safetensors lets nobody but the owner read them; whoever may read the config may read these.
+    for path in folder.glob("*.safetensors"):
+        path.chmod((folder / "config.json").stat().st_mode)
     tokenizer.save_pretrained(folder)
     if found.stock_class is not None:
         (folder / FILE).write_text(modelling_file(found.stock_class), encoding="utf-8")
