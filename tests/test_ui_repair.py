@@ -69,8 +69,8 @@ def owner_of(visitor: Visitor, *keys: str) -> Visitor:
     return replace(visitor, repairs=("example", *keys))
 
 
-def drawn(repair: RepairHandlers, visitor: Visitor, shown=None, row="", place="") -> dict:
-    update = repair.draw(Call("s"), visitor, dict(NO_JOBS), shown, row, place)
+def drawn(repair: RepairHandlers, visitor: Visitor, shown=None) -> dict:
+    update = repair.draw(Call("s"), visitor, dict(NO_JOBS), shown)
     to_outputs(OUTPUTS, update)
     return update
 
@@ -243,7 +243,7 @@ def test_what_was_fitted_is_kept_however_it_ends(engine, visitor, state):
     own = {**NO_JOBS, "own": "mine"}
     update = jobs.poll(Call("s"), visitor, own, "ppl", "rank")
     assert update["visitor"].repairs == ("example", "new")
-    shown = RepairHandlers(engine, jobs).newest(Call("s"), update["visitor"], own, "", "")
+    shown = RepairHandlers(engine, jobs).newest(Call("s"), update["visitor"], own)
     note = shown["repair_note"]["text"]
     expected = {"done": "", "cancelled": "stopped after 3", "failed": "failed after 3"}
     assert expected[state] in note and bool(note) == (state != "done")
@@ -374,19 +374,37 @@ def test_a_choice_stays_while_it_is_there_and_gives_way_when_it_is_not(engine, r
     keep(engine, visitor)
     who = owner_of(visitor, "mine")
     update = repair.turn(Call("s"), who, "mine", "asc", "18.attn")
-    to_outputs(LOOKED_AT, update)
+    to_outputs((*LOOKED_AT, "visitor"), update)
     assert (update["repair_row"]["value"], update["repair_place"]["value"]) == ("asc", "18.attn")
+    again = drawn(repair, update["visitor"], "mine")
+    assert (again["repair_row"]["value"], again["repair_place"]["value"]) == ("asc", "18.attn")
     assert "Activation statistics" in update["repair_fit_head"]["title"]
     assert "18.attn" in update["repair_rho_head"]["title"]
     update = repair.turn(Call("s"), who, "mine", "gone", "99.attn")
     assert (update["repair_row"]["value"], update["repair_place"]["value"]) == ("", "")
 
 
+def test_a_choice_is_taken_up_again_after_a_drawing_that_began_before_it(engine, repair, visitor):
+    keep(engine, visitor)
+    who = owner_of(visitor, "mine")
+    late = drawn(repair, who, "mine")
+    who = repair.turn(Call("s"), who, "mine", "ridge", "18.attn")["visitor"]
+    on_page = (late["repair_row"]["value"], late["repair_place"]["value"])
+    update = repair.turn_back(Call("s"), who, "mine", *on_page)
+    to_outputs(LOOKED_AT, update)
+    assert (update["repair_row"]["value"], update["repair_place"]["value"]) == ("ridge", "18.attn")
+    shown = [row["name"] for row in update["repair_rows"]["rows"] if row["is_shown"]]
+    assert shown == ["ridge"]
+    assert repair.turn_back(Call("s"), who, "mine", "ridge", "18.attn") == {}
+    gone = replace(who, look=("gone", "99.attn"))
+    assert repair.turn_back(Call("s"), gone, "mine", "", "") == {}
+
+
 def test_a_button_of_the_table_chooses_its_correction(engine, repair, visitor):
     keep(engine, visitor)
     call = Call("s", data={"key": "mine", "row": "ridge"})
     update = repair.look(call, owner_of(visitor, "mine"), None, "")
-    to_outputs(LOOKED_AT, update)
+    to_outputs((*LOOKED_AT, "visitor"), update)
     assert update["repair_row"]["value"] == "ridge"
 
 
@@ -408,10 +426,14 @@ def test_forged_choices_show_the_newest_of_one_s_own(engine, repair, visitor, ra
     keep(engine, visitor)
     keep(engine, visitor, "theirs")
     who = owner_of(visitor, "mine")
-    update = drawn(repair, who, raw, raw, raw)
+    update = drawn(repair, who, raw)
     assert update["repair_shown"]["value"] == "mine"
     assert update["repair_row"]["value"] == ""
-    assert repair.turn(Call("s"), who, raw, raw, raw)["repair_rows"]["key"] == "mine"
+    update = repair.turn(Call("s"), who, raw, raw, raw)
+    assert update["repair_rows"]["key"] == "mine"
+    assert update["visitor"].look == ("", "")
+    back = repair.turn_back(Call("s"), who, raw, raw, raw)
+    assert back.get("repair_row", update["repair_row"])["value"] == ""
 
 
 def test_harm_is_said_in_words(engine, repair, visitor):
@@ -419,7 +441,7 @@ def test_harm_is_said_in_words(engine, repair, visitor):
     bad = PlaceFit(BlockId(7, "mlp"), (BlockId(7, "mlp"),), 0.2, 0.1, 0.2, 0.3, 1.0, 1.0, 1.0)
     row = replace(table.rows[5], fits=(bad, make_fit((BlockId(18, "attn"),), 0.9)))
     engine._repairs["mine"] = replace(table, rows=(*table.rows[:2], row), best="")
-    update = drawn(repair, owner_of(visitor, "mine"), place="7.mlp")
+    update = drawn(repair, replace(owner_of(visitor, "mine"), look=("", "7.mlp")))
     said = update["repair_about"]["note"]
     assert "Mean shift is worse than doing nothing: perplexity 105.4, and 96.7 without it" in said
     assert "at 1 of 2 places: 7.mlp" in said and "held-out text" in said

@@ -40,6 +40,8 @@ class Visitor:
     pairs_key: str = "example"
     # Every table of corrections this visitor has made of this model, oldest first.
     repairs: tuple[str, ...] = ("example",)
+    # The correction and the block that Repair was asked to show; "" leaves the choice to it.
+    look: tuple[str, str] = ("", "")
     # Every comparison this visitor has made of this model, oldest first.
     comparisons: tuple[str, ...] = ()
     # The last export of this visitor.

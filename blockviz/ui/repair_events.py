@@ -27,10 +27,9 @@ def wire_repair(
     own = {"inputs": ("corrections",), "outputs": ("corrections",)}
     ticked = screen.listen(screen["tick_all"].click, repair.tick, **own)
     drawings = [
-        *(screen.listen(trigger, repair.draw, inputs=(*asked, *looked), outputs=OUTPUTS, **last)
+        *(screen.listen(trigger, repair.draw, inputs=asked, outputs=OUTPUTS, **last)
           for trigger in (screen["repair"].select, screen["repair_shown"].input)),
-        *(screen.listen(trigger, repair.newest, inputs=("visitor", "jobs", *looked),
-                        outputs=OUTPUTS, **last)
+        *(screen.listen(trigger, repair.newest, inputs=("visitor", "jobs"), outputs=OUTPUTS, **last)
           for trigger in (screen["job"].fitted, screen["job"].settled)),
     ]  # fmt: skip
     # After a drawing too: it was begun with the plan as it was then.
@@ -49,12 +48,12 @@ def wire_repair(
             screen[name].click, start, inputs=("visitor", "jobs", *FORM),
             outputs=(*started, "repair_note", *(f for fields in CARRIED.values() for f in fields)),
         )  # fmt: skip
+    chosen, turned = ("visitor", "repair_shown", *looked), ("visitor", *LOOKED_AT)
     for name in looked:
-        screen.listen(
-            screen[name].input, repair.turn, inputs=("visitor", "repair_shown", *looked),
-            outputs=LOOKED_AT, **last,
-        )  # fmt: skip
+        screen.listen(screen[name].input, repair.turn, inputs=chosen, outputs=turned, **last)
+    for drawing in drawings:
+        screen.listen(drawing.then, repair.turn_back, inputs=chosen, outputs=LOOKED_AT, **last)
     screen.listen(
         screen["repair_rows"].look, repair.look,
-        inputs=("visitor", "repair_shown", "repair_place"), outputs=LOOKED_AT, **EACH,
+        inputs=("visitor", "repair_shown", "repair_place"), outputs=turned, **EACH,
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -66,33 +67,32 @@ class RepairHandlers:
         request = request_of(self.engine, visitor, *form, is_auto=True)
         return {**self._begun(call, visitor, jobs, request), **_carried(form)}
 
-    def draw(
-        self, call: Call, visitor: Visitor, jobs: Any, shown: Any, row: Any, place: Any
-    ) -> Update:
-        """The table that is chosen, or the newest, and of it the chosen correction and place."""
+    def draw(self, call: Call, visitor: Visitor, jobs: Any, shown: Any) -> Update:
+        """The table that is chosen, or the newest, and of it what this visitor looks at."""
         offered = repair_rows.choices(self.engine, visitor)
         key, table = self._table(visitor, shown)
+        job = self.jobs.own_job(call, jobs)
         return {
-            **repair_cards.drawn(
-                self.engine, visitor, key, self.jobs.own_job(call, jobs), _text(row), _text(place)
-            ),
+            **repair_cards.drawn(self.engine, visitor, key, job, *visitor.look),
             "repair_shown": gr.update(choices=offered, value=key or None, visible=len(offered) > 1),
-            **_chosen(table, row, place),
-        }  # fmt: skip
+            **_chosen(table, *visitor.look),
+        }
 
-    def newest(self, call: Call, visitor: Visitor, jobs: Any, row: Any, place: Any) -> Update:
+    def newest(self, call: Call, visitor: Visitor, jobs: Any) -> Update:
         """A correction was fitted, or a job has ended: the newest table."""
-        return self.draw(call, visitor, jobs, None, row, place)
+        return self.draw(call, visitor, jobs, None)
 
     def turn(self, call: Call, visitor: Visitor, shown: Any, row: Any, place: Any) -> Update:
         """Another correction or place was chosen: its figures, the bars of all stay."""
-        key, table = self._table(visitor, shown)
-        row, place = _text(row), _text(place)
-        return {
-            "repair_rows": repair_rows.rows_view(table, key, row),
-            **repair_cards.looked_at(self.engine, table, row, place),
-            **_chosen(table, row, place),
-        }
+        _, table = self._table(visitor, shown)
+        look = _there(table, _text(row), _text(place))
+        return {"visitor": replace(visitor, look=look), **self._looked_at(visitor, shown, look)}
+
+    def turn_back(self, call: Call, visitor: Visitor, shown: Any, row: Any, place: Any) -> Update:
+        """A drawing has ended: where something else was chosen while it went on, that again."""
+        _, table = self._table(visitor, shown)
+        look = _there(table, *visitor.look)
+        return {} if look == (_text(row), _text(place)) else self._looked_at(visitor, shown, look)
 
     def look(self, call: Call, visitor: Visitor, shown: Any, place: Any) -> Update:
         """A button of the table: that correction below."""
@@ -106,6 +106,14 @@ class RepairHandlers:
                 "Start again; it is fitted anew.",
             )
         return self.turn(call, visitor, key, label, place)
+
+    def _looked_at(self, visitor: Visitor, shown: Any, look: tuple[str, str]) -> Update:
+        key, table = self._table(visitor, shown)
+        return {
+            "repair_rows": repair_rows.rows_view(table, key, look[0]),
+            **repair_cards.looked_at(self.engine, table, *look),
+            **_chosen(table, *look),
+        }
 
     def _begun(self, call: Call, visitor: Visitor, jobs: Any, request: RepairRequest) -> Update:
         self.drawing.check_model(visitor)
@@ -130,12 +138,19 @@ def _carried(form: tuple[Any, ...]) -> Update:
     return {field: raw[name] for name, fields in CARRIED.items() for field in fields}
 
 
-def _chosen(table: RepairTable | None, row: Any, place: Any) -> Update:
-    """The two choices of what is looked at; what is no longer there gives way to the best."""
-    rows = repair_rows.row_choices(table) if table else []
-    label = _text(row) if _text(row) in [value for _, value in rows] else ""
+def _there(table: RepairTable | None, row: str, place: str) -> tuple[str, str]:
+    """What of a choice the table has; what is no longer there gives way to the best."""
+    labels = [value for _, value in repair_rows.row_choices(table)] if table else []
+    label = row if row in labels else ""
     places = repair_rows.place_choices(repair_rows.row_of(table, label) if table else None)
-    block = _text(place) if _text(place) in [value for _, value in places] else ""
+    return label, place if place in [value for _, value in places] else ""
+
+
+def _chosen(table: RepairTable | None, row: str, place: str) -> Update:
+    """The two choices of what is looked at."""
+    label, block = _there(table, row, place)
+    rows = repair_rows.row_choices(table) if table else []
+    places = repair_rows.place_choices(repair_rows.row_of(table, label) if table else None)
     return {
         "repair_row": gr.update(choices=rows, value=label if rows else None),
         "repair_place": gr.update(choices=places, value=block if places else None),

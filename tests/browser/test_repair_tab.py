@@ -88,6 +88,27 @@ def test_a_drawing_that_comes_late_brings_no_old_plan_back(serve, visit, monkeyp
     expect(page.locator("#repair-note")).to_contain_text("Stale.")
 
 
+def test_a_drawing_that_comes_late_leaves_what_was_chosen_since(serve, visit, monkeypatch):
+    served = serve()
+    request = RepairRequest(PruningPlan((BlockId(7, "attn"), BlockId(18, "attn"))))
+    served.engine._repairs["example"] = make_repair(served.engine.info, request)
+    page = opened(visit, served)
+    title = page.locator("#repair_fit-card h2")
+    expect(title).to_contain_text("Writer refit")
+    page.wait_for_timeout(1000)
+    begun, released = drawn_late(monkeypatch, repair_cards)
+    tab(page, "Map")
+    tab(page, "Repair")
+    while not begun.is_set():
+        page.wait_for_timeout(50)
+    page.get_by_role("button", name="Look at Ridge map below").click()
+    expect(title).to_contain_text("Ridge map")
+    released.set()
+    page.wait_for_timeout(1500)
+    expect(title).to_contain_text("Ridge map")
+    expect(page.locator("#repair-row input")).to_have_value("Ridge map")
+
+
 def test_the_button_follows_the_plan(serve, visit):
     page = opened(visit, serve())
     expect(page.locator("#start-repair")).to_have_text("Fit repairs of 2 removed blocks")
