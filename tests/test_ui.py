@@ -13,11 +13,14 @@ from types import SimpleNamespace
 import gradio as gr
 import pytest
 from fake_engine import BASELINE, HOSTILE, FakeEngine, make_info
+from fake_export import make_report
 
 from blockviz.errors import BadInput, BadPlan, BlockvizError, OverLimit
 from blockviz.job_view import JobView
 from blockviz.rankings import rank_intervals, tied_with
 from blockviz.session import Continuation, Limits, LiveResult, Sizes, Visitor
+from blockviz.session.export_views import ExportRequest
+from blockviz.session.exports import Exported
 from blockviz.types import BlockId, Done, Progress, PruningPlan
 from blockviz.ui import inputs, map_views, views, words
 from blockviz.ui.compare_handlers import CompareHandlers
@@ -540,6 +543,17 @@ def test_a_poll_takes_a_result_once_and_then_rests(engine, visitor):
     second = jobs.poll(Call("s"), visitor, first["jobs"], "ppl", "rank")
     assert "visitor" not in second
     assert first["job"]["settled"] == second["job"]["settled"] == 1
+
+
+def test_jobs_that_end_in_the_same_poll_both_leave_their_result(engine, visitor):
+    """The demo model's end draws the page anew: with what the visitor's own job has made."""
+    jobs = JobHandlers(engine, Turns())
+    engine._exports["e"] = Exported(make_report(engine.info, ExportRequest(visitor.plan(), Path())))
+    engine._jobs["mine"] = JobView("mine", "export", "done", result={"export_key": "e"})
+    engine._jobs["demo"] = JobView("demo", "load", "done", result=engine.info)
+    state = {**NO_JOBS, "own": "mine", "demo": "demo"}
+    update = jobs.poll(Call("s"), visitor, state, "ppl", "rank")
+    assert update["visitor"].export_key == "e" and "header" in update
 
 
 def test_a_cancelled_score_keeps_what_it_has(engine, visitor):

@@ -184,7 +184,7 @@ class JobHandlers:
         update: Update = {"job": views.job_lane(running[0] if running else own)}
         ended = [j for j in (own, demo) if j and j.is_over and j.id not in jobs["seen"]]
         for job in ended:
-            update |= self._ended(visitor, job, metric, shade)
+            update |= self._ended(update.get("visitor", visitor), job, metric, shade)
         seen = (*jobs["seen"], *(j.id for j in ended))
         if ended:
             update["jobs"] = {**jobs, "seen": seen}
