@@ -4,20 +4,36 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
+import gradio.utils
 import httpx2
 import pytest
 from fake_engine import FakeEngine
-from serving import launch
+from serving import Slot, launch
 
 from blockviz.bench.visitors import _Page, _Site
 
 
-@pytest.fixture
-def site() -> Iterator[tuple[_Site, FakeEngine]]:
-    app, served = launch(FakeEngine(step=0.01, is_ready=True))
-    yield _Site(served.url.rstrip("/")), served.engine
+def _engine() -> FakeEngine:
+    return FakeEngine(step=0.01, is_ready=True)
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[tuple[Any, Slot, str]]:
+    """(app, the place of its engine, address) of one app for all tests."""
+    slot = Slot(_engine())
+    app, served = launch(slot)
+    yield app, slot, served.url.rstrip("/")
     app.close()
+
+
+@pytest.fixture
+def site(served: tuple[Any, Slot, str]) -> tuple[_Site, FakeEngine]:
+    _, slot, url = served
+    engine = _engine()
+    slot.put(engine)
+    return _Site(url), engine
 
 
 def test_pages_toggle_plans_of_their_own(site):
@@ -54,21 +70,26 @@ def test_what_shows_another_plan_or_a_refusal_is_counted(site, monkeypatch):
     page.leave()
 
 
-def test_a_page_that_was_left_is_held_by_its_plan_alone_and_can_come_back():
-    app, served = launch(FakeEngine(step=0.01, is_ready=True))
-    try:
-        page = _Page(_Site(served.url.rstrip("/")))
-        page.toggle(("7.attn",))
-        held = app.state_holder.session_data[page.session]
-        assert len(held.config_values) > 50 and held.state_data
-        page.leave()
-        until = time.monotonic() + 30
-        while held.config_values and time.monotonic() < until:
-            time.sleep(0.1)
-        assert not held.config_values and held.state_data
-        page.client = httpx2.Client(timeout=60)
-        page.toggle(("7.attn", "18.mlp"))
-        assert (page.mixed, page.refused) == (0, []) and len(page.written) == 2
-        assert app.state_holder.session_data[page.session] is held
-    finally:
-        app.close()
+def test_a_page_that_was_left_is_held_by_its_plan_alone_and_can_come_back(served, site):
+    app, page = served[0], _Page(site[0])
+    page.toggle(("7.attn",))
+    held = app.state_holder.session_data[page.session]
+    assert len(held.config_values) > 50 and held.state_data
+    page.leave()
+    until = time.monotonic() + 30
+    while held.config_values and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not held.config_values and held.state_data
+    page.client = httpx2.Client(timeout=60)
+    page.toggle(("7.attn", "18.mlp"))
+    assert (page.mixed, page.refused) == (0, []) and len(page.written) == 2
+    assert app.state_holder.session_data[page.session] is held
+    page.client.close()
+
+
+def test_a_page_leaves_at_once_and_not_with_the_next_beat(site, monkeypatch):
+    monkeypatch.setattr(gradio.utils, "get_heartbeat_rate", lambda: 3600)
+    page = _Page(site[0])
+    assert page.heart.is_alive()
+    page.leave()
+    assert not page.heart.is_alive()
