@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import shutil
 import tempfile
@@ -163,6 +164,10 @@ def make_lens(info: ModelInfo, word: str) -> Lens:
     )  # fmt: skip
 
 
+# No two jobs of one process share an id: an app may outlive its engine.
+_NUMBERS = itertools.count()
+
+
 @dataclass
 class FakeEngine:
     """The session's public surface on invented numbers. `step` is the pace of all work."""
@@ -175,6 +180,7 @@ class FakeEngine:
     is_ready: bool = False
     model_key: str = "demo@12fd25f"
     calls: list[str] = field(default_factory=list)
+    forgotten: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.info = make_info(self.n_layers)
@@ -475,10 +481,10 @@ class FakeEngine:
         self._cancelled.add(job_id)
 
     def forget(self, owner: str) -> None:
-        self.calls.append("forget")
+        self.forgotten.append(owner)
 
     def _start(self, kind: str, steps: int, finish, so_far=lambda i: None) -> str:
-        job_id = f"job{len(self._jobs)}"
+        job_id = f"job{next(_NUMBERS)}"
         self._jobs[job_id] = JobView(job_id, kind, "running", f"{kind.capitalize()}ing", 0, steps)
         work = (job_id, steps, finish, so_far)
         threading.Thread(target=self._work, args=work, daemon=True).start()

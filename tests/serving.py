@@ -6,6 +6,9 @@ import socket
 from dataclasses import dataclass
 from typing import Any
 
+import gradio as gr
+from gradio.context import LocalContext
+
 from blockviz.ui.launch import build_app, launch_settings
 
 
@@ -13,6 +16,27 @@ from blockviz.ui.launch import build_app, launch_settings
 class Served:
     url: str
     engine: Any
+
+
+class Slot:
+    """Stands for the engine that was put into it last: an app on it need not be built anew.
+
+    A page keeps the engine that it met first, also where its last events come after it was closed.
+    """
+
+    def __init__(self, engine: Any) -> None:
+        self._met: dict[str, Any] = {}
+        self.put(engine)
+
+    def put(self, engine: Any) -> None:
+        self._engine = engine
+        gr.set_static_paths([engine.export_root])
+
+    def __getattr__(self, name: str) -> Any:
+        request = LocalContext.request.get(None)
+        page = request.session_hash if request else None
+        engine = self._met.setdefault(page, self._engine) if page else self._engine
+        return getattr(engine, name)
 
 
 def launch(engine: Any) -> tuple[Any, Served]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from fake_engine import FakeEngine
+from pages import watch
 from playwright.sync_api import expect
-from serving import Served, launch
+from serving import Served, Slot, launch
 
 from blockviz.session import Engine
 
@@ -19,17 +21,44 @@ LOAD_SECONDS = 300
 expect.set_options(timeout=WAIT_MS)
 
 
-@pytest.fixture
-def serve() -> Iterator[Callable[..., Served]]:
-    apps = []
+# What the page is built from; the rest of an engine's settings can change under it.
+BUILT_FROM = ("mode", "n_layers", "is_hostile", "is_ready")
 
-    def start(**settings: Any) -> Served:
-        app, served = launch(FakeEngine(**{"step": 0.01, "is_ready": True, **settings}))
-        apps.append(app)
+
+@pytest.fixture(scope="session")
+def share() -> Iterator[Callable[..., Served]]:
+    """Serves an engine by the app that all engines share whose pages are built alike."""
+    running: dict[tuple[Any, ...], tuple[Any, Served, Slot]] = {}
+
+    def start(engine: FakeEngine) -> Served:
+        key = tuple(getattr(engine, name) for name in BUILT_FROM)
+        if key not in running:
+            slot = Slot(engine)
+            running[key] = (*launch(slot), slot)
+        _, served, slot = running[key]
+        slot.put(engine)
+        return replace(served, engine=engine)
+
+    yield start
+    for app, _, _ in running.values():
+        app.close()
+
+
+@pytest.fixture
+def serve(share: Callable[..., Served]) -> Iterator[Callable[..., Served]]:
+    """A fake engine of its own, on a shared app unless it is asked for apart."""
+    apart = []
+
+    def start(*, is_apart: bool = False, **settings: Any) -> Served:
+        engine = FakeEngine(**{"step": 0.01, "is_ready": True, **settings})
+        if not is_apart:
+            return share(engine)
+        app, served = launch(engine)
+        apart.append(app)
         return served
 
     yield start
-    for app in apps:
+    for app in apart:
         app.close()
 
 
@@ -60,6 +89,7 @@ def visit(browser: Any) -> Iterator[Callable[..., Any]]:
             contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: problems.append(f"script error: {error}"))
+        watch(page)
         page.on("request", lambda request: _check_host(request.url, problems))
         page.goto(served.url + query)
         page.locator('[data-block="0.attn"]').wait_for()

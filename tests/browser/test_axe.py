@@ -5,7 +5,7 @@ from __future__ import annotations
 import gradio as gr
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from pages import tab
+from pages import quiet, tab
 from playwright.sync_api import expect
 from serving import serve as serve_app
 
@@ -48,20 +48,25 @@ def empty(browser) -> set[tuple[str, str]]:
     return wrong
 
 
-def test_no_screen_adds_to_what_an_empty_page_has(serve, visit, empty):
+@pytest.mark.parametrize(
+    ("scheme", "width"),
+    [("light", 1440), pytest.param("dark", 390, marks=pytest.mark.slow("ui", "plots"))],
+)
+def test_no_screen_adds_to_what_an_empty_page_has(serve, visit, empty, scheme, width):
     """Every screen light and dark, wide and narrow; contrast does not change with the width."""
-    page = visit(serve(), PLAN)
+    page = visit(
+        serve(),
+        PLAN + ("&__theme=dark" if scheme == "dark" else ""),
+        viewport={"width": width, "height": 900},
+        color_scheme=scheme,
+        reduced_motion="reduce",
+    )
     for name, told in WITH_RESULT.items():
         tab(page, name)
         page.locator(f"#start-{name.lower()}").click()
         expect(page.locator(told).first).to_be_visible()
-        expect(page.locator("#job")).to_contain_text("done")
-    wrong, plain = set(), page.url.split("?")[0] + PLAN
-    for scheme, width in (("light", 1440), ("dark", 390)):
-        page.set_viewport_size({"width": width, "height": 900})
-        page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
-        page.goto(plain + ("&__theme=dark" if scheme == "dark" else ""))
-        wrong |= {(width, *place) for place in screens(page) if place[1::2] not in empty}
+        expect(page.locator("#job")).to_contain_text(f"{name} done")
+    wrong = {place for place in screens(page) if place[1::2] not in empty}
     assert not wrong, "\n".join(map(str, sorted(wrong)))
 
 
@@ -75,12 +80,12 @@ def screens(page) -> set[tuple[str, str, str, str]]:
                 expect(page.locator(f"{told}:visible").first).to_be_visible()
         # Gradio's own stand-in for a figure that is still on its way.
         expect(page.locator("[aria-label='Empty value']:visible")).to_have_count(0)
-        page.wait_for_timeout(300)
+        quiet(page)
         wrong |= {(name, *place) for place in found(page)}
     page.get_by_role("button", name="Take the tour").click()
     for stop in ("first stop", "second stop"):
         expect(page.locator("[data-toured]")).to_be_visible()
-        page.wait_for_timeout(300)
+        quiet(page)
         wrong |= {(f"Tour, {stop}", *place) for place in found(page)}
         page.locator("#tour").get_by_role("button", name="Next").click()
     page.keyboard.press("Escape")

@@ -6,7 +6,7 @@ import re
 
 import pytest
 from fake_compare import make_comparison
-from pages import PAST_THE_EDGE, drawn_late, past_the_edge, tab
+from pages import PAST_THE_EDGE, Gate, Hold, filled, past_the_edge, quiet, tab
 from playwright.sync_api import expect
 from test_search_tab import drawn
 
@@ -16,6 +16,7 @@ from blockviz.types import BlockId, PruningPlan
 from blockviz.ui import compare_cards
 
 pytestmark = pytest.mark.browser
+SLOW = pytest.mark.slow("ui")
 
 PLAN = "?remove=7.attn,18.attn,18.mlp"
 # Where a heading on a narrow screen is only heard: it lies in a box of one pixel.
@@ -42,7 +43,9 @@ def row(page, name):
 
 
 def test_columns_arrive_one_by_one_and_are_marked_where_texts_part(serve, visit):
-    page = opened(visit, serve(step=0.5), PLAN)
+    served = serve()
+    gate = Gate(served.engine, 0)
+    page = opened(visit, served, PLAN)
     expect(page.locator("#start-compare")).to_have_text("Compare without 3 blocks")
     expect(page.locator("#compare-a input")).to_have_value("Writer refit")
     expect(page.locator("#compare-b input")).to_have_value("Activation statistics")
@@ -52,10 +55,12 @@ def test_columns_arrive_one_by_one_and_are_marked_where_texts_part(serve, visit)
     expect(heads(page)).to_have_count(4)
     expect(heads(page).first).to_contain_text("now")
     expect(heads(page).last).to_contain_text("waits")
+    gate.step = 10
     expect(page.locator("#compare-note")).to_contain_text("Comparing: 2 of 4")
     expect(heads(page).nth(2)).to_contain_text("now")
     expect(row(page, "Perplexity").locator("td").nth(1)).to_contain_text("97.")
     expect(row(page, "Perplexity").locator("td").nth(2)).to_contain_text("not measured")
+    gate.open()
     drawn(page, "comparison_rise").to_be_visible()
     drawn(page, "contest").to_be_visible()
     expect(page.locator("#compare-note")).to_be_hidden()
@@ -67,7 +72,7 @@ def test_columns_arrive_one_by_one_and_are_marked_where_texts_part(serve, visit)
     expect(row(page, "Export").locator("td").nth(3)).to_contain_text("needs modules of its own")
 
 
-@pytest.mark.parametrize("width", [1440, 390])
+@pytest.mark.parametrize("width", [pytest.param(1440, marks=SLOW), 390])
 def test_where_it_hurts_is_gone_through_by_keyboard(serve, visit, width):
     page = opened(visit, serve(), PLAN, viewport={"width": width, "height": 900})
     page.locator("#compare-tasks input").click()
@@ -104,7 +109,8 @@ def test_where_it_hurts_is_gone_through_by_keyboard(serve, visit, width):
 
 
 def test_cancel_keeps_what_is_there_and_a_reload_finds_it(serve, visit):
-    served = serve(step=1.2)
+    served = serve()
+    Gate(served.engine, 10)
     page = opened(visit, served, PLAN)
     page.locator("#start-compare").click()
     expect(page.locator("#compare-note")).to_contain_text(re.compile("Comparing: [012] of 4"))
@@ -159,17 +165,16 @@ def test_a_drawing_that_comes_late_brings_no_old_settings_back(serve, visit, mon
     expect(page.locator("#job")).to_contain_text("done")
     drawn(page, "comparison_rise").to_be_visible()
     expect(page.locator("#compare-note")).to_be_hidden()
-    page.wait_for_timeout(1000)
-    begun, released = drawn_late(monkeypatch, compare_cards)
+    quiet(page)
+    late = Hold(monkeypatch, compare_cards, "drawn")
     tab(page, "Map")
     to_compare(page)
-    while not begun.is_set():
-        page.wait_for_timeout(50)
+    late.wait(page)
     page.locator("#compare-prompt textarea").fill("Another beginning")
     page.locator("#compare-prompt textarea").press("Tab")
     expect(page.locator("#compare-note")).to_contain_text("The settings have changed since")
-    released.set()
-    page.wait_for_timeout(1500)
+    late.let_go()
+    quiet(page)
     expect(page.locator("#compare-note")).to_contain_text("The settings have changed since")
 
 
@@ -196,9 +201,7 @@ def test_a_refused_setting_says_so_and_starts_nothing(serve, visit):
     served = serve(mode="hosted")
     page = opened(visit, served, PLAN)
     page.locator("#compare-advanced").get_by_role("button", name="Advanced").click()
-    # Its first value is set a moment after it is there, over one that was written sooner.
-    expect(page.locator("#compare-seq-len input")).to_have_value("512")
-    page.locator("#compare-seq-len input").fill("5000")
+    filled(page.locator("#compare-seq-len input"), "5000", over="512")
     page.locator("#start-compare").click()
     expect(page.locator("#error")).to_contain_text("must lie between 2 and 512")
     assert served.engine._jobs == {}
@@ -245,7 +248,10 @@ def test_a_narrow_screen_names_the_variant_in_every_cell(serve, visit):
 
 def test_hostile_texts_are_shown_and_never_run(serve, visit):
     page = opened(visit, serve(is_hostile=True))
-    page.locator("#compare-prompt textarea").fill("${window.pwned=5} <img src=x onerror=alert(1)>")
+    prompt = page.locator("#compare-prompt textarea")
+    filled(
+        prompt, "${window.pwned=5} <img src=x onerror=alert(1)>", over="The capital of France is"
+    )
     page.locator("#start-compare").click()
     drawn(page, "comparison_rise").to_be_visible()
     texts = row(page, "What it writes").locator("td")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import threading
-import time
-
 import pytest
-from pages import PAST_THE_EDGE, tab
+from pages import PAST_THE_EDGE, Gate, Hold, filled, tab
 from playwright.sync_api import expect
 
 pytestmark = pytest.mark.browser
+SLOW = pytest.mark.slow("ui")
 
 PLAN = "?remove=7.attn,18.attn,18.mlp"
 
@@ -20,9 +18,11 @@ def opened(visit, served, query="", **options):
     return page
 
 
-@pytest.mark.parametrize("width", [1440, 390])
+@pytest.mark.parametrize("width", [1440, pytest.param(390, marks=SLOW)])
 def test_checks_arrive_one_by_one_and_then_the_file(serve, visit, width):
-    page = opened(visit, serve(step=0.1), PLAN, viewport={"width": width, "height": 900})
+    served = serve()
+    gate = Gate(served.engine, 0)
+    page = opened(visit, served, PLAN, viewport={"width": width, "height": 900})
     expect(page.locator("#start-export")).to_have_text("Write and check without 3 blocks")
     expect(page.locator("#export-mode")).to_contain_text("With a modelling file (−3.3")
     expect(page.locator("#export-checks")).to_be_hidden()
@@ -30,6 +30,8 @@ def test_checks_arrive_one_by_one_and_then_the_file(serve, visit, width):
     page.locator("#start-export").click()
     expect(page.locator("#export-note")).to_contain_text("Writing: the file is offered once")
     expect(page.locator("#export-checks li").first).to_contain_text("passed")
+    expect(page.locator("#export-file")).to_be_disabled()
+    gate.open()
     expect(page.locator("#export-checks")).to_contain_text("10 of 10 checks passed")
     expect(page.locator("#export-file")).to_have_text("Download ZIP, 100 B")
     with page.expect_download() as download:
@@ -64,30 +66,28 @@ def test_hostile_words_stay_text(serve, visit):
 
 
 def test_what_is_begun_before_the_page_has_opened_is_followed(serve, visit, monkeypatch):
-    served = serve(is_ready=False, load_seconds=0.1, step=0.1)
-    start, has_begun = served.engine.start_demo, threading.Event()
-
-    def late() -> str:
-        has_begun.wait(20)
-        time.sleep(1)
-        return start()
-
-    monkeypatch.setattr(served.engine, "start_demo", late)
-    begin = served.engine.start_export
-    monkeypatch.setattr(
-        served.engine, "start_export", lambda *a, **k: (begin(*a, **k), has_begun.set())[0]
-    )
+    served = serve(is_ready=False, load_seconds=0.1)
+    opening = Hold(monkeypatch, served.engine, "start_demo")
+    gate = Gate(served.engine, -1, only="export")
     page = opened(visit, served, "?remove=18.attn")
+    opening.wait(page)
+    expect(page.locator("#score")).to_contain_text("58 of 60")
     page.locator("#start-export").click()
+    expect(page.locator("#job")).to_contain_text("Exporting")
+    opening.let_go()
+    expect(page.locator("#score")).to_contain_text("59 of 60")
+    gate.step = 0
+    expect(page.locator("#export-checks")).to_contain_text("1 of 1 checks passed")
+    gate.open()
     expect(page.locator("#export-checks")).to_contain_text("10 of 10 checks passed")
 
 
-@pytest.mark.parametrize("width", [1440, 390])
+@pytest.mark.parametrize("width", [pytest.param(1440, marks=SLOW), 390])
 def test_a_recipe_is_saved_opened_and_followed(serve, visit, width, tmp_path):
     page = opened(visit, serve(), PLAN, viewport={"width": width, "height": 900})
     expect(page.locator("#start-export")).to_have_text("Write and check without 3 blocks")
     page.get_by_text("Model, text and metrics").click()
-    page.locator("#seed input").fill("7")
+    filled(page.locator("#seed input"), "7", over="42")
     with page.expect_download() as download:
         page.get_by_role("button", name="Save the recipe").click()
     path = tmp_path / "blockviz_recipe.json"

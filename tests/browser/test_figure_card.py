@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import re
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from xml.etree import ElementTree
 import gradio as gr
 import plotly.graph_objects as go
 import pytest
+from serving import serve as serve_app
 
 from blockviz.plots import FigureCard, label
 from blockviz.ui.figure_card import build_card, card_update
@@ -38,23 +38,19 @@ class Opened:
     asked: list[str]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def opened(browser: Any) -> Iterator[Opened]:
     screen, update = Screen(), card_update("two", card())
     with gr.Blocks(analytics_enabled=False) as app:
         build_card(screen, "two")
         outputs = [screen[name] for name in update]
         app.load(lambda: list(update.values()), outputs=outputs, api_visibility="private")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    app.launch(server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True,
-               ssr_mode=False, share=False)  # fmt: skip
+    url = serve_app(app, quiet=True, ssr_mode=False, share=False)
     context = browser.new_context(accept_downloads=True)
     context.set_default_timeout(60_000)
     page, asked = context.new_page(), []
     page.on("request", lambda request: asked.append(request.url))
-    page.goto(f"http://127.0.0.1:{port}/")
+    page.goto(url)
     page.locator("#two-plot .main-svg").first.wait_for()
     yield Opened(page, asked)
     context.close()

@@ -9,13 +9,14 @@ from dataclasses import replace
 
 import pytest
 from fake_engine import HOSTILE
-from pages import past_the_edge, tab
+from pages import filled, past_the_edge, tab
 from playwright.sync_api import expect
 
 from blockviz.ui.insight_tab import TITLES
 from blockviz.ui.launch import build_app
 
 pytestmark = pytest.mark.browser
+SLOW = pytest.mark.slow("ui", "plots")
 
 # Page -> the cards that the fake engine's table can fill.
 FILLED = {
@@ -30,8 +31,7 @@ FILLED = {
 def insights(page, name="right"):
     page.get_by_role("tab", name="Insights", exact=True).click()
     page.locator("#page").wait_for()
-    if name != "right":
-        page.get_by_role("radio", name=TITLES[name], exact=True).check()
+    page.get_by_role("radio", name=TITLES[name], exact=True).check()
 
 
 def upload(page, path):
@@ -44,25 +44,34 @@ def drawn(page, card):
     return expect(page.locator(f"#{card}-plot .main-svg").first)
 
 
-@pytest.mark.parametrize("name", FILLED)
-def test_a_page_shows_its_figures_with_reading_table_and_source(serve, visit, name):
+def test_every_page_shows_its_figures_and_hands_them_out_or_says_what_to_do(serve, visit):
+    """Each with what to read, the same numbers as a table, sources, and one saved as a file."""
     page = visit(serve())
-    insights(page, name)
-    for card in FILLED[name]:
-        drawn(page, card).to_be_visible()
-        box = page.locator(f"#{card}-card")
-        expect(box.locator("h2")).to_have_text(re.compile(r"\w"))
-        expect(box.locator(".bv-lead")).to_have_text(re.compile(r"\.$"))
-        expect(box.locator(".bv-sources a").first).to_have_attribute("href", re.compile("^https"))
-        box.get_by_text("The same numbers as a table").click()
-        expect(box.locator("tbody tr").first).to_be_visible()
-
-
-def test_a_page_without_numbers_says_what_to_do(serve, visit):
-    page = visit(serve())
+    for name, cards in FILLED.items():
+        insights(page, name)
+        for card in cards:
+            shows(page, name, card)
     insights(page, "layers")
     expect(page.locator("#note-layers")).to_contain_text("Score Angular distance")
     expect(page.locator("#cka-card")).to_be_hidden()
+    insights(page, "right")
+    with page.expect_download() as saved:
+        page.get_by_role("button", name=re.compile("^CSV of Who is right")).click()
+    rows = list(csv.reader(saved.value.path().read_text("utf-8").splitlines()))
+    assert saved.value.suggested_filename.endswith(".csv")
+    assert len(rows) == 1 + 4
+
+
+def shows(page, name, card):
+    """A card is there whole; `name`: of its page, for the message where it is not."""
+    box, where = page.locator(f"#{card}-card"), f"{card} on the page {name}"
+    expect(page.locator(f"#{card}-plot .main-svg").first, where).to_be_visible()
+    expect(box.locator("h2"), where).to_have_text(re.compile(r"\w"))
+    expect(box.locator(".bv-lead"), where).to_have_text(re.compile(r"\.$"))
+    source = box.locator(".bv-sources a").first
+    expect(source, where).to_have_attribute("href", re.compile("^https"))
+    box.get_by_text("The same numbers as a table").click()
+    expect(box.locator("tbody tr").first, where).to_be_visible()
 
 
 def test_pages_are_reached_by_keyboard(serve, visit):
@@ -114,11 +123,12 @@ def test_a_measurement_that_was_stopped_and_new_scores_say_what_is_missing(serve
     expect(note).to_be_hidden()
 
 
-def test_scores_without_the_metric_that_was_chosen_are_drawn_all_the_same(serve, visit):
+def test_a_metric_is_chosen_and_scores_without_it_are_drawn_all_the_same(serve, visit):
     served = serve()
     engine = served.engine
     page = visit(served)
     insights(page)
+    expect(page.locator("#singles-card h2")).to_contain_text("Block influence")
     page.locator("#judged-metric input").click()
     page.get_by_role("option", name="Relative magnitude").click()
     expect(page.locator("#singles-card h2")).to_contain_text("Relative magnitude")
@@ -135,22 +145,13 @@ def test_scores_without_the_metric_that_was_chosen_are_drawn_all_the_same(serve,
     assert [box.preprocess("gone") for box in chosen] == ["gone"]
 
 
-def test_another_metric_is_drawn_in_the_scatter(serve, visit):
-    page = visit(serve())
-    insights(page)
-    expect(page.locator("#singles-card h2")).to_contain_text("Block influence")
-    page.locator("#judged-metric input").click()
-    page.get_by_role("option", name="Relative magnitude").click()
-    expect(page.locator("#singles-card h2")).to_contain_text("Relative magnitude")
-
-
 def test_two_runs_are_compared_once_there_are_two(serve, visit):
     page = visit(serve())
     insights(page, "steady")
     drawn(page, "stability").to_be_visible()
     expect(page.locator("#note-steady")).to_contain_text("the runs are compared here")
     page.get_by_text("Model, text and metrics").click()
-    page.locator("#seed input").fill("7")
+    filled(page.locator("#seed input"), "7", over="42")
     page.locator("#start-score").click()
     drawn(page, "between").to_be_visible()
 
@@ -174,25 +175,15 @@ def test_imported_scores_are_an_extra_row_and_bad_ones_are_refused(serve, visit,
 def test_the_lens_reads_a_text_and_shows_what_the_model_made_of_it(serve, visit):
     page = visit(serve(is_hostile=True))
     insights(page, "lens")
-    page.locator("#lens-text textarea").fill("The capital")
+    box = page.locator("#lens-text textarea")
+    filled(box, "The capital", over="The capital")
     page.locator("#read-lens").click()
     expect(page.locator("#work")).to_contain_text("done")
     drawn(page, "lens_tokens").to_be_visible()
     assert page.evaluate("window.pwned") is None
 
 
-def test_a_figure_is_saved_as_csv_under_its_name(serve, visit):
-    page = visit(serve())
-    insights(page)
-    drawn(page, "verdict").to_be_visible()
-    with page.expect_download() as saved:
-        page.get_by_role("button", name=re.compile("^CSV of Who is right")).click()
-    rows = list(csv.reader(saved.value.path().read_text("utf-8").splitlines()))
-    assert saved.value.suggested_filename.endswith(".csv")
-    assert len(rows) == 1 + 4
-
-
-@pytest.mark.parametrize("n_layers", [4, 80])
+@pytest.mark.parametrize("n_layers", [pytest.param(4, marks=SLOW), 80])
 def test_no_page_is_wider_than_the_window(serve, visit, n_layers):
     page = visit(serve(n_layers=n_layers))
     for name, cards in FILLED.items():

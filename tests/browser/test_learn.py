@@ -14,7 +14,9 @@ from blockviz.ui.words import short
 
 pytestmark = pytest.mark.browser
 EXAMPLE = ("7.attn", "18.attn")
-WIDTHS = pytest.mark.parametrize("width", [1440, 390])
+SLOW = pytest.mark.slow("ui")
+WIDE = pytest.mark.parametrize("width", [1440, pytest.param(390, marks=SLOW)])
+NARROW = pytest.mark.parametrize("width", [pytest.param(1440, marks=SLOW), 390])
 # Of the control that the tour outlines: what of it is on the screen, and what lies over that.
 SEEN = """() => {
   const node = document.querySelector("[data-toured]");
@@ -79,7 +81,7 @@ def choose(page, label, option):
     page.get_by_role("option", name=option, exact=True).click()
 
 
-@WIDTHS
+@NARROW
 def test_the_tour_does_it_all_by_itself_while_the_model_still_loads(serve, visit, width):
     served = serve(is_ready=False, load_seconds=600.0, step=0.5)
     page = visit(served, viewport={"width": width, "height": 844},
@@ -152,7 +154,7 @@ def test_the_tour_does_it_all_by_itself_while_the_model_still_loads(serve, visit
     assert served.engine.calls == []
 
 
-@WIDTHS
+@WIDE
 def test_every_stop_can_be_done_by_hand(serve, visit, width):
     served = serve()
     page = visit(served, viewport={"width": width, "height": 844})
@@ -282,8 +284,8 @@ def test_where_there_is_no_room_for_the_link_its_stop_is_left_out(serve, visit):
     assert page.evaluate(overflow) <= 0
 
 
-@WIDTHS
-def test_a_card_shows_the_formula_the_limits_and_this_model(serve, visit, width):
+@NARROW
+def test_a_card_shows_the_formula_the_limits_and_what_this_model_made_of_it(serve, visit, width):
     served = serve()
     page = visit(served, viewport={"width": width, "height": 844})
     tab(page, "Learn")
@@ -301,13 +303,9 @@ def test_a_card_shows_the_formula_the_limits_and_this_model(serve, visit, width)
     expect(page.locator("#map-main")).to_be_visible()
     expect(page.get_by_label("Colour by")).to_have_value("Relative magnitude")
     expect(page.locator("#legend")).to_contain_text("by rank of Relative magnitude")
-
-
-def test_a_correction_s_card_follows_what_is_repaired(serve, visit):
-    page = visit(serve())
     tab(page, "Learn")
     choose(page, "Metric or correction", "Correction: Ridge map")
-    here = page.locator("#method .bv-here")
+    here = card.locator(".bv-here")
     expect(here).to_contain_text("Not tried on this model yet")
     tab(page, "Repair")
     page.locator("#start-repair").click()

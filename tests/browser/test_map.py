@@ -5,17 +5,17 @@ from __future__ import annotations
 import csv
 import re
 import threading
-import time
 
 import pytest
 from fake_engine import BASELINE, HOSTILE
-from pages import WIDTHS, past_the_edge
+from pages import WIDTHS, Gate, Hold, filled, past_the_edge, quiet
 from playwright.sync_api import expect
 
-from blockviz.types import BlockId, PruningPlan
+from blockviz.types import BlockId, Progress, PruningPlan
 from blockviz.ui.words import short
 
 pytestmark = pytest.mark.browser
+SLOW = pytest.mark.slow("ui")
 REMOVED = re.compile("removed$")
 KEPT = re.compile("kept$")
 
@@ -40,21 +40,8 @@ def opened(page, kept):
     expect(page.locator("#score")).to_contain_text(f"{kept} of ")
 
 
-def hold_an_answer(served, monkeypatch, is_held):
-    """The first answer that looks up such a plan comes late."""
-    known, is_over = served.engine.known, threading.Event()
-
-    def slow(plan):
-        if is_held(plan) and not is_over.is_set():
-            is_over.set()
-            time.sleep(1.5)
-        return known(plan)
-
-    monkeypatch.setattr(served.engine, "known", slow)
-
-
 def test_the_page_opens_on_the_finished_example(serve, visit):
-    served = serve(is_ready=False, load_seconds=60.0, step=0.2)
+    served = serve(is_ready=False, load_seconds=600.0, step=0.2)
     page = visit(served)
     expect_board(page, kept="58 of 60", state="bundled",
                  perplexity=perplexity_of(served, "18.attn", "7.attn"))  # fmt: skip
@@ -74,10 +61,12 @@ def test_the_page_opens_on_the_finished_example(serve, visit):
 
 
 def test_what_waited_for_the_model_is_measured_when_it_is_ready(serve, visit):
-    served = serve(is_ready=False, load_seconds=2.5)
+    served = serve(is_ready=False, load_seconds=0.1)
+    gate = Gate(served.engine, 0)
     page = visit(served)
     block(page, "4.mlp").click()
     expect(page.locator("#score .bv-state")).to_have_text("measuring when the model is ready")
+    gate.open()
     expect_board(page, kept="57 of 60", state="measured",
                  perplexity=perplexity_of(served, "18.attn", "7.attn", "4.mlp"))  # fmt: skip
 
@@ -129,16 +118,16 @@ def test_the_keyboard_alone_does_everything_and_keeps_its_focus(serve, visit):
     expect(hint).to_be_visible()
     page.locator("#undo").click()
     expect(page.locator("#score")).to_contain_text("59 of 60")
+    # In the prompt they are letters: with these, nothing is undone or reset, nor the hint put away.
+    prompt = page.locator("#prompt textarea")
+    filled(prompt, "", over="The capital of France is")
+    prompt.press_sequentially("u r ?")
+    expect(prompt).to_have_value("u r ?")
+    quiet(page)
+    expect(page.locator("#score")).to_contain_text("59 of 60")
+    expect(hint).to_be_visible()
     page.locator("#redo").click()
     expect(page.locator("#score")).to_contain_text("60 of 60")
-
-
-def test_shortcuts_are_letters_in_the_prompt(serve, visit):
-    page = visit(serve())
-    page.locator("#prompt textarea").fill("")
-    page.locator("#prompt textarea").press_sequentially("u r ?")
-    expect(page.locator("#prompt textarea")).to_have_value("u r ?")
-    expect(page.locator("#score")).to_contain_text("58 of 60")
 
 
 def test_what_is_pressed_while_an_answer_is_late_is_taken_as_it_was_pressed(
@@ -148,10 +137,14 @@ def test_what_is_pressed_while_an_answer_is_late_is_taken_as_it_was_pressed(
     served = serve()
     page = visit(served, "?remove=")
     opened(page, 60)
-    hold_an_answer(served, monkeypatch, lambda plan: plan.removed)
+    # Sizes are told of the plan that is answered with, and of no other.
+    first = Hold(monkeypatch, served.engine, "sizes", lambda plan: bool(plan.removed))
     block(page, "2.mlp").click()
-    page.wait_for_timeout(100)
+    first.wait(page)
     block(page, "5.attn").click()
+    expect(page.locator("#score")).to_contain_text("58 of 60")
+    first.let_go()
+    quiet(page)
     expect(page.locator("#score")).to_contain_text("58 of 60")
     expect(page.locator("#block")).to_contain_text("5.attn")
     expect(page.locator("#twin")).to_contain_text("5.attn")
@@ -165,13 +158,15 @@ def test_a_block_pressed_before_resets_answer_is_cut_out_of_the_whole_model(
     served = serve()
     page = visit(served, "?remove=7.attn,18.attn")
     opened(page, 58)
-    hold_an_answer(served, monkeypatch, lambda plan: not plan.removed)
+    reset = Hold(monkeypatch, served.engine, "sizes", lambda plan: not plan.removed)
     page.locator("#reset").click()
-    expect(block(page, "18.attn")).to_have_attribute("aria-checked", "true", timeout=1000)
+    reset.wait(page)
+    expect(block(page, "18.attn")).to_have_attribute("aria-checked", "true")
     block(page, "2.mlp").click()
     expect(page.locator("#score")).to_contain_text("59 of 60")
     expect(block(page, "2.mlp")).to_have_attribute("aria-checked", "false")
     expect(block(page, "18.attn")).to_have_attribute("aria-checked", "true")
+    reset.let_go()
 
 
 def test_many_quick_toggles_lose_none_and_end_on_the_last(serve, visit):
@@ -190,9 +185,19 @@ def test_many_quick_toggles_lose_none_and_end_on_the_last(serve, visit):
     expect_board(page, kept="60 of 60", perplexity=short(BASELINE), state="bundled")
 
 
-def test_a_layer_button_switches_both_blocks(serve, visit):
+def test_the_list_of_removed_blocks_and_a_layer_button_are_twins_of_the_grid(serve, visit):
     page = visit(serve(), "?remove=5.attn")
     opened(page, 59)
+    box = page.get_by_label("Removed blocks")
+    box.fill("9.mlp")
+    # Which of them Enter takes is settled after they are drawn.
+    expect(page.locator("[role=option].active")).to_have_text(re.compile(r"(^|\s)9\.mlp\s*$"))
+    box.press("Enter")
+    box.press("Escape")
+    expect(block(page, "9.mlp")).to_have_attribute("aria-checked", "false")
+    expect(page.locator("#score")).to_contain_text("58 of 60")
+    block(page, "9.mlp").click()
+    expect(page.locator("#twin")).not_to_contain_text("9.mlp")
     layer = block(page, "5.layer")
     expect(layer).to_have_attribute("aria-label", "Layer 5, both blocks, half removed")
     layer.click()
@@ -200,19 +205,6 @@ def test_a_layer_button_switches_both_blocks(serve, visit):
     expect(page.locator("#score")).to_contain_text("58 of 60")
     layer.click()
     expect(page.locator("#score")).to_contain_text("60 of 60")
-
-
-def test_the_list_of_removed_blocks_is_a_twin_of_the_grid(serve, visit):
-    page = visit(serve(), "?remove=5.attn")
-    opened(page, 59)
-    box = page.get_by_label("Removed blocks")
-    box.fill("9.mlp")
-    box.press("Enter")
-    box.press("Escape")
-    expect(block(page, "9.mlp")).to_have_attribute("aria-checked", "false")
-    expect(page.locator("#score")).to_contain_text("58 of 60")
-    block(page, "9.mlp").click()
-    expect(page.locator("#twin")).not_to_contain_text("9.mlp")
 
 
 def test_removing_every_block_is_refused_and_nothing_is_lost(serve, visit):
@@ -230,7 +222,7 @@ def test_removing_every_block_is_refused_and_nothing_is_lost(serve, visit):
 
 
 def test_a_link_restores_a_view_and_starts_nothing(serve, visit):
-    served = serve(is_ready=False, load_seconds=60.0, step=0.2)
+    served = serve(is_ready=False, load_seconds=600.0, step=0.2)
     page = visit(served, "?remove=3.layer,7.mlp&metric=lds")
     expect(page.locator("#score")).to_contain_text("57 of 60")
     expect(page.locator("#legend")).to_contain_text("Logit disruption")
@@ -245,15 +237,17 @@ def test_a_link_restores_a_view_and_starts_nothing(serve, visit):
 
 
 def test_a_reload_finds_the_running_job_again_and_then_its_result(serve, visit):
-    served = serve(step=0.1)
+    served = serve()
+    gate = Gate(served.engine, 20)
     page = visit(served)
     page.get_by_role("button", name="Model, text and metrics").click()
-    page.get_by_label("Seed").fill("7")
+    filled(page.get_by_label("Seed"), "7", over="42")
     page.locator("#start-score").click()
     expect(page.locator("#job")).to_contain_text("Scoreing")
     expect(page.get_by_role("progressbar")).to_be_visible()
     page.reload()
     expect(page.locator("#job")).to_contain_text(re.compile(r"Scoreing, \d+ of 60"))
+    gate.open()
     expect(page.locator("#job")).to_contain_text("Score done")
     best = min(served.engine.table("scores1").metrics["ppl"].values.items(), key=lambda kv: kv[1])
     expect(page.locator("#ranking li button").first).to_have_text(str(best[0]))
@@ -261,10 +255,13 @@ def test_a_reload_finds_the_running_job_again_and_then_its_result(serve, visit):
     expect(page.locator("#ranking li button").first).to_have_text(str(best[0]))
 
 
-def test_a_refusal_is_seen_beside_the_settings_and_goes_when_work_begins(serve, visit):
-    page = visit(serve(step=0.2), viewport={"width": 1440, "height": 900})
+def test_a_refusal_is_seen_beside_the_settings_until_a_job_runs_that_cancel_stops(serve, visit):
+    served = serve()
+    Gate(served.engine, 20)
+    page = visit(served, viewport={"width": 1440, "height": 900})
+    expect(page.locator("#cancel")).to_be_hidden()
     page.get_by_text("Model, text and metrics").click()
-    page.locator("#n-samples input").fill("8.5")
+    filled(page.locator("#n-samples input"), "8.5", over="32")
     button = page.locator("#start-score")
     button.click()
     expect(page.locator("#error")).to_contain_text("was set to '8.5'")
@@ -275,27 +272,27 @@ def test_a_refusal_is_seen_beside_the_settings_and_goes_when_work_begins(serve, 
     expect(page.locator("#job")).to_contain_text("about")
     expect(page.locator("#job")).to_be_in_viewport()
     expect(page.locator("#error .bv-error")).to_be_hidden()
-
-
-def test_cancel_stops_a_job(serve, visit):
-    served = serve(step=0.1)
-    page = visit(served)
-    expect(page.locator("#cancel")).to_be_hidden()
-    page.get_by_role("button", name="Model, text and metrics").click()
-    page.locator("#start-score").click()
     page.locator("#cancel").click()
     expect(page.locator("#job")).to_contain_text("cancelled")
     expect(page.locator("#cancel")).to_be_hidden()
 
 
-def test_cancel_stops_a_measurement_and_offers_it_again(serve, visit):
-    served = serve(step=0.5)
+def test_cancel_stops_a_measurement_and_offers_it_again(serve, visit, monkeypatch):
+    served = serve()
+    measure, may_end = served.engine.measure, threading.Event()
+
+    def long(plan):
+        while not may_end.wait(0.2):
+            yield Progress("Measuring perplexity", 0, 8)
+        yield from measure(plan)
+
+    monkeypatch.setattr(served.engine, "measure", long)
     page = visit(served)
     block(page, "12.mlp").click()
     expect(page.locator("#work")).to_contain_text("Measuring perplexity")
     page.locator("#cancel").click()
     expect(page.locator("#score .bv-state")).to_have_text("stale")
-    served.engine.step = 0.01
+    may_end.set()
     page.get_by_role("button", name="Measure now").click()
     expect(page.locator("#score .bv-state")).to_have_text("measured")
 
@@ -304,7 +301,7 @@ def test_a_model_is_checked_before_it_can_be_loaded(serve, visit):
     served = serve()
     page = visit(served)
     page.get_by_role("button", name="Model, text and metrics").click()
-    page.get_by_label("Model id").fill("nobody/nothing")
+    filled(page.get_by_label("Model id"), "nobody/nothing", over="demo")
     page.locator("#check").click()
     expect(page.locator("#error")).to_contain_text("Check the spelling")
     expect(page.locator("#load")).to_be_disabled()
@@ -333,18 +330,14 @@ def test_two_visitors_do_not_mix(serve, visit):
     expect(block(two, "3.attn")).to_have_attribute("aria-label", KEPT)
 
 
-def test_a_click_on_the_heat_map_picks_the_block(serve, visit):
+def test_the_heat_map_picks_a_block_and_its_numbers_come_as_a_file(serve, visit, tmp_path):
     page = visit(serve())
-    box = page.locator("#heat .heatmaplayer").bounding_box()
     # First column of the last row: 0.attn.
-    page.mouse.click(box["x"] + 3, box["y"] + box["height"] - 8)
+    plot = page.locator("#heat .nsewdrag")
+    plot.click(position={"x": 3, "y": plot.bounding_box()["height"] - 8})
     expect(page.locator("#block h2")).to_have_text("0.attn")
     page.locator("#ranking li button").first.click()
     expect(page.locator("#block h2")).not_to_have_text("0.attn")
-
-
-def test_the_csv_holds_the_table(serve, visit, tmp_path):
-    page = visit(serve())
     page.get_by_role("button", name="The same numbers as a table").click()
     with page.expect_download() as download:
         page.get_by_role("button", name="Download CSV").click()
@@ -360,7 +353,7 @@ def test_text_that_bites_is_only_text(serve, visit):
     page = visit(serve(is_hostile=True))
     expect(page.locator("#texts .pruned")).to_contain_text("onerror=")
     expect(page.locator("#header")).to_contain_text("${window.pwned=1}")
-    page.locator("#prompt textarea").fill(HOSTILE)
+    filled(page.locator("#prompt textarea"), HOSTILE, over="The capital of France is")
     page.locator("#write").click()
     expect(page.locator("#work")).to_contain_text("Writing: done")
     expect(page.locator("#texts .pruned")).to_contain_text("</script>")
@@ -368,12 +361,7 @@ def test_text_that_bites_is_only_text(serve, visit):
     expect(page.locator("#score .bv-state")).to_have_text("measured")
     page.get_by_role("button", name="Model, text and metrics").click()
     model = page.get_by_label("Model id")
-    # A box that has just been shown may still take its first value.
-    for _ in range(20):
-        model.fill(f"nobody/{HOSTILE}"[:150])
-        page.wait_for_timeout(250)
-        if model.input_value().startswith("nobody/"):
-            break
+    filled(model, f"nobody/{HOSTILE}"[:150], over="demo")
     expect(model).to_have_value(re.compile("^nobody/"))
     page.locator("#check").click()
     expect(page.locator("#error")).to_contain_text("nobody/")
@@ -392,7 +380,8 @@ def test_hosted_mode_has_the_demo_only(serve, visit):
 
 
 @pytest.mark.parametrize(
-    ("theme", "paper"), [("light", "rgb(251, 250, 247)"), ("dark", "rgb(20, 23, 26)")]
+    ("theme", "paper"),
+    [pytest.param("light", "rgb(251, 250, 247)", marks=SLOW), ("dark", "rgb(20, 23, 26)")],
 )
 def test_the_page_fits_its_window_in_both_themes(serve, visit, theme, paper):
     page = visit(serve(n_layers=80), f"?__theme={theme}")
@@ -413,12 +402,12 @@ def test_the_page_fits_its_window_in_both_themes(serve, visit, theme, paper):
 
 
 def test_closing_the_page_is_told_to_the_engine(serve, visit):
-    served = serve()
+    served = serve(is_apart=True)
     page = visit(served)
     page.close()
     other = visit(served)
-    for _ in range(100):
-        if "forget" in served.engine.calls:
+    for _ in range(600):
+        if served.engine.forgotten:
             break
         other.wait_for_timeout(100)
-    assert "forget" in served.engine.calls
+    assert len(served.engine.forgotten) == 1

@@ -6,7 +6,7 @@ import re
 
 import pytest
 from fake_repair import make_repair
-from pages import drawn_late, past_the_edge, tab
+from pages import Gate, Hold, filled, past_the_edge, quiet, tab
 from playwright.sync_api import expect
 from test_search_tab import drawn
 
@@ -15,6 +15,7 @@ from blockviz.types import BlockId, PruningPlan
 from blockviz.ui import repair_cards
 
 pytestmark = pytest.mark.browser
+SLOW = pytest.mark.slow("ui", "plots")
 
 
 def opened(visit, served, query="", **options):
@@ -28,12 +29,15 @@ def rows(page):
 
 
 def test_a_plan_is_repaired_watched_and_looked_at(serve, visit):
-    page = opened(visit, serve(step=0.3), "?remove=7.attn,18.attn,18.mlp")
+    served = serve()
+    gate = Gate(served.engine, 10)
+    page = opened(visit, served, "?remove=7.attn,18.attn,18.mlp")
     expect(page.locator("#start-repair")).to_have_text("Fit repairs of 3 removed blocks")
     expect(page.locator("#repair-says")).to_contain_text("48 × 512")
     page.locator("#start-repair").click()
     expect(page.locator("#repair-note")).to_contain_text(re.compile("Fitting: [1-9]"))
     expect(page.locator("#repair-rows h2")).to_have_text("Corrections so far")
+    gate.open()
     expect(rows(page)).to_have_count(8)
     expect(page.locator("#repair-note")).to_be_hidden()
     expect(page.locator("#repair-rows tr.best th")).to_contain_text("Writer refit")
@@ -53,7 +57,8 @@ def test_a_plan_is_repaired_watched_and_looked_at(serve, visit):
 
 
 def test_cancel_keeps_what_is_fitted_and_a_reload_finds_it(serve, visit):
-    served = serve(step=0.8)
+    served = serve()
+    Gate(served.engine, 10)
     page = opened(visit, served)
     page.locator("#start-repair").click()
     expect(page.locator("#repair-note")).to_contain_text(re.compile("Fitting: [1-9]"))
@@ -75,16 +80,15 @@ def test_a_drawing_that_comes_late_brings_no_old_plan_back(serve, visit, monkeyp
     expect(page.locator("#job")).to_contain_text("done")
     drawn(page, "repairs_bars").to_be_visible()
     expect(page.locator("#repair-note")).to_be_hidden()
-    page.wait_for_timeout(1000)
-    begun, released = drawn_late(monkeypatch, repair_cards)
+    quiet(page)
+    late = Hold(monkeypatch, repair_cards, "drawn")
     page.locator("#repair-shown input").click()
     page.get_by_role("option", name=re.compile("example$")).click()
-    while not begun.is_set():
-        page.wait_for_timeout(50)
+    late.wait(page)
     page.locator("#reset").click()
     expect(page.locator("#repair-note")).to_contain_text("Stale.")
-    released.set()
-    page.wait_for_timeout(1500)
+    late.let_go()
+    quiet(page)
     expect(page.locator("#repair-note")).to_contain_text("Stale.")
 
 
@@ -95,41 +99,36 @@ def test_a_drawing_that_comes_late_leaves_what_was_chosen_since(serve, visit, mo
     page = opened(visit, served)
     title = page.locator("#repair_fit-card h2")
     expect(title).to_contain_text("Writer refit")
-    page.wait_for_timeout(1000)
-    begun, released = drawn_late(monkeypatch, repair_cards)
+    quiet(page)
+    late = Hold(monkeypatch, repair_cards, "drawn")
     tab(page, "Map")
     tab(page, "Repair")
-    while not begun.is_set():
-        page.wait_for_timeout(50)
+    late.wait(page)
     page.get_by_role("button", name="Look at Ridge map below").click()
     expect(title).to_contain_text("Ridge map")
-    released.set()
-    page.wait_for_timeout(1500)
+    late.let_go()
+    quiet(page)
     expect(title).to_contain_text("Ridge map")
     expect(page.locator("#repair-row input")).to_have_value("Ridge map")
 
 
-def test_the_button_follows_the_plan(serve, visit):
-    page = opened(visit, serve())
+def test_the_button_follows_the_plan_and_a_refused_setting_starts_nothing(serve, visit):
+    served = serve()
+    page = opened(visit, served)
     expect(page.locator("#start-repair")).to_have_text("Fit repairs of 2 removed blocks")
     page.locator("#reset").click()
     expect(page.locator("#start-repair")).to_have_text("Nothing is removed yet")
     expect(page.locator("#start-repair")).to_be_disabled()
     page.locator("#undo").click()
     expect(page.locator("#start-repair")).to_be_enabled()
-
-
-def test_a_refused_setting_says_so_and_starts_nothing(serve, visit):
-    served = serve()
-    page = opened(visit, served)
     page.get_by_role("button", name="Advanced").last.click()
-    page.locator("#corrections-more textarea").fill("nope:ridge=1")
+    filled(page.locator("#corrections-more textarea"), "nope:ridge=1", over="")
     page.locator("#start-repair").click()
     expect(page.locator("#error")).to_contain_text("There is no such choice.")
     assert served.engine._jobs == {}
 
 
-@pytest.mark.parametrize("n_removed", [1, 40])
+@pytest.mark.parametrize("n_removed", [pytest.param(1, marks=SLOW), 40])
 def test_nothing_is_wider_than_the_window(serve, visit, n_removed):
     served = serve(n_layers=80)
     removed = tuple(BlockId(2 * i, "attn") for i in range(n_removed))

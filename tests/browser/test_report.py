@@ -12,13 +12,13 @@ from axe_playwright_python.sync_playwright import Axe
 from fake_engine import FakeEngine
 from pages import PAST_THE_EDGE, tab
 from playwright.sync_api import expect
-from serving import launch
 from test_compare_tab import to_compare
 
 from blockviz.errors import BadInput
 from blockviz.ui import report_handlers
 
 pytestmark = pytest.mark.browser
+SLOW = pytest.mark.slow("ui", "plots")
 
 PLAN = "?remove=7.attn,18.attn,18.mlp"
 SECTIONS = ["plan", "model", "texts", "scores", "curves", "right", "agreement", "steady", "pairs",
@@ -50,9 +50,11 @@ def saved(page: Any, folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def report_file(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def report_file(
+    browser: Any, share: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """What the button saves of a page that shows the example without three blocks."""
-    app, served = launch(FakeEngine(step=0.01, is_ready=True))
+    served = share(FakeEngine(step=0.01, is_ready=True))
     page = browser.new_page(viewport={"width": 1440, "height": 900})
     page.goto(f"{served.url}{PLAN}")
     expect(page.locator("#score")).to_contain_text("36.")
@@ -60,7 +62,6 @@ def report_file(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     expect(page.locator(".bv-texts")).to_contain_text("first difference marked")
     path = saved(page, tmp_path_factory.mktemp("report"))
     page.close()
-    app.close()
     return path
 
 
@@ -118,27 +119,30 @@ def test_the_button_saves_one_file_that_opens_offline(report_file, offline):
     expect(curve).to_have_attribute("width", re.compile(r"^[67]\d\d(\.|$)"))
 
 
-def test_with_every_result_and_hostile_text_it_stays_a_page(serve, visit, offline, tmp_path):
-    page = visit(serve(is_hostile=True, step=0.01), PLAN)
+@pytest.mark.parametrize(
+    ("width", "scheme"), [pytest.param(1440, "light", marks=SLOW), (390, "dark")]
+)
+def test_with_every_result_and_hostile_text_it_stays_a_page(
+    serve, visit, offline, tmp_path, width, scheme
+):
+    page = visit(serve(is_hostile=True), PLAN)
     for turn, start in ((tab, "Repair"), (None, "Compare"), (tab, "Export")):
         turn(page, start) if turn else to_compare(page)
         page.locator(f"#start-{start.lower()}").click()
         expect(page.locator("#job")).to_contain_text(f"{start} done")
-    path = saved(page, tmp_path)
-    for width, scheme in ((1440, "light"), (390, "dark")):
-        report = offline(path, width=width, scheme=scheme)
-        shown = report.locator("section").evaluate_all(IDS)
-        assert shown[-4:] == ["repair", "comparison", "export", "recipe"]
-        assert report.evaluate("window.pwned") is None
-        assert report.evaluate("document.documentElement.scrollWidth") == width
-        assert report.evaluate(TOO_WIDE) == []
-        expect(report.locator("#comparison .texts td").first).to_contain_text("${window.pwned=1}")
-        # The texts stand side by side under their columns.
-        tops = report.locator("#comparison .texts td").evaluate_all(TOPS)
-        assert len(tops) == 4 and len(set(tops)) == 1
-        expect(report.locator("#export li")).to_have_count(10)
-        found = Axe().run(report).response["violations"]
-        assert [(v["id"], [n["html"][:120] for n in v["nodes"]]) for v in found] == []
+    report = offline(saved(page, tmp_path), width=width, scheme=scheme)
+    shown = report.locator("section").evaluate_all(IDS)
+    assert shown[-4:] == ["repair", "comparison", "export", "recipe"]
+    assert report.evaluate("window.pwned") is None
+    assert report.evaluate("document.documentElement.scrollWidth") == width
+    assert report.evaluate(TOO_WIDE) == []
+    expect(report.locator("#comparison .texts td").first).to_contain_text("${window.pwned=1}")
+    # The texts stand side by side under their columns.
+    tops = report.locator("#comparison .texts td").evaluate_all(TOPS)
+    assert len(tops) == 4 and len(set(tops)) == 1
+    expect(report.locator("#export li")).to_have_count(10)
+    found = Axe().run(report).response["violations"]
+    assert [(v["id"], [n["html"][:120] for n in v["nodes"]]) for v in found] == []
 
 
 def test_what_somebody_writes_into_the_file_does_not_run(report_file, browser, tmp_path):

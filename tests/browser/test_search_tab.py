@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 
 import pytest
-from pages import past_the_edge, tab
+from pages import Gate, filled, past_the_edge, quiet, tab
 from playwright.sync_api import expect
 
 pytestmark = pytest.mark.browser
+SLOW = pytest.mark.slow("ui", "plots")
 
 
 def drawn(page, card):
@@ -28,13 +29,18 @@ def cut_blocks(page):
     return {b.get_attribute("data-block") for b in page.locator(".bv-block.cut:not(.layer)").all()}
 
 
-def test_a_search_is_timed_started_watched_cancelled_and_applied(serve, visit):
-    served = serve(step=0.25)
+def asks_for(page, n):
+    filled(page.locator("#search-amount input"), str(n), over="6")
+    page.locator("#search-amount input").press("Tab")
+
+
+def test_a_search_is_timed_started_watched_through_a_reload_cancelled_and_applied(serve, visit):
+    served = serve()
+    Gate(served.engine, 20)
     page = visit(served)
     tab(page, "Search")
     expect(page.locator("#search-time")).to_contain_text(re.compile(r"About .*, up to 345 removed"))
-    page.locator("#search-amount input").fill("30")
-    page.locator("#search-amount input").press("Tab")
+    asks_for(page, 30)
     expect(page.locator("#search-time")).not_to_contain_text("345")
     page.locator("#start-search").click()
     expect(page.locator("#search-note")).to_contain_text("Searching")
@@ -42,6 +48,10 @@ def test_a_search_is_timed_started_watched_cancelled_and_applied(serve, visit):
     drawn(page, "search_progress").to_be_visible()
     drawn(page, "search_grid").to_be_visible()
     expect(rows(page).nth(2)).to_be_visible()
+    expect(page.locator("#search-note")).to_contain_text("best so far")
+    page.reload()
+    tab(page, "Search")
+    expect(page.locator("#search-note")).to_contain_text("best so far")
     page.locator("#cancel").click()
     expect(page.locator("#search-note")).to_contain_text("Partial.")
     expect(page.locator("#job")).to_contain_text("cancelled")
@@ -62,20 +72,6 @@ def test_a_search_is_timed_started_watched_cancelled_and_applied(serve, visit):
     expect(page.get_by_text("On the Map", exact=True)).to_have_count(1)  # the column's head
 
 
-def test_a_search_goes_on_through_a_reload(serve, visit):
-    served = serve(step=0.25)
-    page = visit(served)
-    tab(page, "Search")
-    page.locator("#search-amount input").fill("30")
-    page.locator("#start-search").click()
-    expect(page.locator("#search-note")).to_contain_text("best so far")
-    again = visit(served, context=page.context)
-    tab(again, "Search")
-    expect(again.locator("#search-note")).to_contain_text("best so far")
-    again.locator("#cancel").click()
-    expect(again.locator("#search-note")).to_contain_text("Partial.")
-
-
 def test_a_finished_search_can_be_told_from_the_example(serve, visit):
     page = visit(serve())
     tab(page, "Search")
@@ -85,14 +81,22 @@ def test_a_finished_search_can_be_told_from_the_example(serve, visit):
     page.locator("#start-search").click()
     expect(rows(page)).to_have_count(6)
     expect(rows(page).first).to_contain_text("layer")
+    expect(page.locator("#job")).to_contain_text("done")
+    quiet(page)
     page.locator("#search-shown input").click()
     page.get_by_role("option", name=re.compile("example$")).click()
     expect(rows(page)).to_have_count(12)
 
 
-def test_a_recipe_fills_the_settings_until_they_leave_it(serve, visit):
-    page = visit(serve())
+def test_settings_are_refused_or_filled_by_a_recipe_until_they_leave_it(serve, visit):
+    served = serve()
+    page = visit(served)
     tab(page, "Search")
+    asks_for(page, 61)
+    expect(page.locator("#search-time")).to_contain_text("Too many.")
+    page.locator("#start-search").click()
+    expect(page.locator("#error")).to_contain_text("Too many.")
+    assert served.engine._jobs == {}
     page.locator("#search-preset input").click()
     page.get_by_role("option", name="ShortGPT").click()
     expect(page.locator("#search-unit input")).to_have_value("whole layers")
@@ -103,21 +107,8 @@ def test_a_recipe_fills_the_settings_until_they_leave_it(serve, visit):
     expect(page.locator("#search-preset input")).to_have_value("None: as set below")
 
 
-def test_a_refused_search_says_so_and_starts_nothing(serve, visit):
-    served = serve()
-    page = visit(served)
-    tab(page, "Search")
-    page.locator("#search-amount input").fill("61")
-    page.locator("#search-amount input").press("Tab")
-    expect(page.locator("#search-time")).to_contain_text("Too many.")
-    page.locator("#start-search").click()
-    expect(page.locator("#error")).to_contain_text("Too many.")
-    assert served.engine._jobs == {}
-
-
-def test_a_click_on_a_curve_applies_that_set(serve, visit):
-    served = serve()
-    page = visit(served)
+def test_a_set_of_a_curve_is_applied_by_mouse_and_by_keyboard(serve, visit):
+    page = visit(serve())
     tab(page, "Curves")
     drawn(page, "curves").to_be_visible()
     expect(page.locator("#curves-note")).to_contain_text("not measured on this text")
@@ -131,17 +122,13 @@ def test_a_click_on_a_curve_applies_that_set(serve, visit):
     expect(page.locator("#curves-plot")).to_contain_text("your set")
     page.locator("#undo").click()
     expect(page.locator("#curves-note")).to_contain_text("not measured on this text")
-
-
-def test_a_point_is_chosen_and_applied_by_keyboard(serve, visit):
-    page = visit(serve())
-    tab(page, "Curves")
-    drawn(page, "curves").to_be_visible()
+    quiet(page)
     page.locator("#curve-point input").focus()
     page.keyboard.type("3 removed", delay=40)
     options = page.get_by_role("option")
     expect(options.filter(has_not_text="3 removed")).to_have_count(0)
-    page.wait_for_timeout(200)  # which of them Enter takes is settled after they are drawn
+    # Which of them Enter takes is settled after they are drawn.
+    expect(page.locator("[role=option].active")).to_contain_text(": 3 removed")
     page.keyboard.press("Enter")
     expect(page.locator("#curve-point input")).to_have_value(re.compile(": 3 removed"))
     expect(options).to_have_count(0)
@@ -162,7 +149,9 @@ def test_metrics_and_searches_are_two_figures(serve, visit):
 
 
 def test_pairs_are_measured_step_by_step_and_foretell_the_plan(serve, visit):
-    page = visit(serve(step=0.1))
+    served = serve()
+    gate = Gate(served.engine, 10)
+    page = visit(served)
     stand_ins(page)
     expect(page.locator("#foretold")).to_contain_text("Predicted, not measured")
     for card in ("pairs_map", "pairs_list", "pairs_check"):
@@ -171,12 +160,13 @@ def test_pairs_are_measured_step_by_step_and_foretell_the_plan(serve, visit):
     expect(page.locator("#pairs_map-card .bv-lead")).to_contain_text("square")
     page.locator("#start-pairs").click()
     expect(page.locator("#note-pairs")).to_contain_text(re.compile(r"Partial: .* pairs so far"))
+    gate.open()
     expect(page.locator("#note-pairs")).to_be_hidden()
     page.locator("#reset").click()
     expect(page.locator("#foretold")).to_be_hidden()
 
 
-@pytest.mark.parametrize("n_layers", [4, 80])
+@pytest.mark.parametrize("n_layers", [pytest.param(4, marks=SLOW), 80])
 def test_nothing_is_wider_than_the_window(serve, visit, n_layers):
     page = visit(serve(n_layers=n_layers))
     tab(page, "Search")

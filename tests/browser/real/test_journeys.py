@@ -12,7 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from pages import PAST_THE_EDGE, tab
+from pages import PAST_THE_EDGE, filled, tab
 from playwright.sync_api import expect
 from serving import launch
 
@@ -20,6 +20,7 @@ from blockviz.session import Engine
 
 pytestmark = [pytest.mark.browser, pytest.mark.network]
 WORK_MS = 240_000
+SLOW = pytest.mark.slow("session", "ui")
 # Loaded as the model card says, by a process that has never seen blockviz.
 ELSEWHERE = """
 import sys
@@ -43,7 +44,8 @@ def dressed(query: str, theme: str) -> str:
 
 def written(page, **numbers: object) -> None:
     for name, value in numbers.items():
-        page.locator(f"#{name.replace('_', '-')} input").fill(str(value))
+        field = page.locator(f"#{name.replace('_', '-')} input")
+        filled(field, str(value), over=re.compile("."))
         page.keyboard.press("Tab")
 
 
@@ -55,7 +57,9 @@ def saved(page, folder: Path, press) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("width", "theme"), [(1440, "light"), (390, "dark")])
+@pytest.mark.parametrize(
+    ("width", "theme"), [(1440, "light"), pytest.param(390, "dark", marks=SLOW)]
+)
 def test_a_teacher_takes_the_tour_switches_a_block_and_shares_the_view(real, visit, width, theme):
     page = visit(real, dressed("", theme), **size(width, theme))
     score, writes = page.locator("#score"), page.locator("#texts")
@@ -64,11 +68,11 @@ def test_a_teacher_takes_the_tour_switches_a_block_and_shares_the_view(real, vis
     page.get_by_role("button", name="Take the tour").first.click()
     tour = page.locator("#tour")
     expect(tour).to_contain_text("stop 1 of")
-    for _ in range(20):
-        if not tour.get_by_role("button", name="Next").is_visible():
-            break
-        tour.get_by_role("button", name="Next").click()
-        page.wait_for_timeout(400)
+    stop, onward = 1, tour.get_by_role("button", name="Next")
+    while onward.is_visible():
+        onward.click()
+        stop += 1
+        expect(tour).to_contain_text(f"stop {stop} of")
     expect(tour).to_contain_text(re.compile(r"stop (\d) of \1"))
     page.keyboard.press("Escape")
     expect(tour.get_by_role("button")).to_have_count(0)
@@ -88,7 +92,9 @@ def test_a_teacher_takes_the_tour_switches_a_block_and_shares_the_view(real, vis
     assert page.evaluate(PAST_THE_EDGE) == []
 
 
-@pytest.mark.parametrize(("width", "theme"), [(1440, "dark"), (390, "light")])
+@pytest.mark.parametrize(
+    ("width", "theme"), [pytest.param(1440, "dark", marks=SLOW), (390, "light")]
+)
 def test_a_researcher_scores_reads_and_repeats(real, visit, width, theme, tmp_path):
     page = visit(real, dressed("", theme), **size(width, theme))
     tables = []
@@ -123,7 +129,9 @@ def test_a_researcher_scores_reads_and_repeats(real, visit, width, theme, tmp_pa
     assert page.evaluate(PAST_THE_EDGE) == []
 
 
-@pytest.mark.parametrize(("width", "theme"), [(1440, "dark"), (390, "light")])
+@pytest.mark.parametrize(
+    ("width", "theme"), [(1440, "dark"), pytest.param(390, "light", marks=SLOW)]
+)
 def test_an_engineer_gets_a_smaller_model_that_loads_elsewhere(real, visit, width, theme, tmp_path):
     page = visit(real, dressed("?remove=", theme), **size(width, theme))
     tab(page, "Search")
@@ -181,7 +189,9 @@ def hosted():
     engine.close()
 
 
-@pytest.mark.parametrize(("width", "theme"), [(1440, "light"), (390, "dark")])
+@pytest.mark.parametrize(
+    ("width", "theme"), [pytest.param(1440, "light", marks=SLOW), (390, "dark")]
+)
 def test_a_host_sees_the_limits_and_a_visitor_is_told_them(hosted, visit, width, theme):
     page = visit(hosted, dressed("", theme), **size(width, theme))
     expect(page.locator("#header")).to_contain_text("hosted")
