@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import tiny
 import torch
+import warm
 from fake_hub import Repo, fake_hub
 
 from blockviz.cli import main
@@ -335,13 +334,7 @@ def test_ctrl_c_keeps_the_windows_done_so_far(folder: Path, tmp_path: Path) -> N
         "from blockviz.cli import main\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program, *argv],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        cwd=Path(__file__).parents[1],
-    )
+    done = warm.run(program, *argv)
     assert done.returncode == 130, done.stderr
     assert "Traceback" not in done.stderr
     data = json.loads(out.read_text())

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+import warm
 from test_cli import folder, own_cache, refusal, task_rows, text
 
 from blockviz.cli import main, search_commands
@@ -139,8 +140,7 @@ sys.exit(main(sys.argv[3:]))
 
 
 def struck(by: signal.Signals, after: int, argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", STRUCK, str(int(by)), str(after), *argv]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    return warm.run(STRUCK, str(int(by)), str(after), *argv)
 
 
 def test_a_killed_search_is_taken_up_again(

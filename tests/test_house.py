@@ -117,12 +117,6 @@ def test_set_up_names_no_host():
         assert re.findall(r"https?://(?!127\.0\.0\.1)\S+", (ROOT / name).read_text()) == [], name
 
 
-def test_no_module_is_longer_than_300_lines():
-    files = [*(ROOT / "blockviz").rglob("*.py"), *ROOT.glob("app.py")]
-    counted = {f.relative_to(ROOT).as_posix(): len(f.read_text().splitlines()) for f in files}
-    assert {name: n for name, n in counted.items() if n > 300} == {}
-
-
 def test_the_licence_is_apache_2():
     text = (ROOT / "LICENSE").read_text()
     assert text.lstrip().startswith("Apache License\n")

@@ -8,15 +8,15 @@ import logging
 import math
 import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import pytest
 import tiny
 import torch
+import warm
 
 from blockviz.metrics.parsing import parse_metric
 from blockviz.session import identity
@@ -241,25 +241,27 @@ for i in range(10**6 if who == 9 else 300):
 """
 
 
-def writer(path: Path, who: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", WRITER, str(path), str(who)]
-    root = Path(__file__).parents[1]
-    return subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True)
+def writer(path: Path, who: int, folder: Path) -> tuple[int, TextIO]:
+    """(process, what it prints) of a writer that has begun."""
+    pipe = folder / f"pipe{who}"
+    os.mkfifo(pipe)
+    return warm.start(WRITER, str(path), str(who), stdout=pipe), pipe.open()
 
 
-def test_processes_that_write_at_once_and_one_that_is_killed_lose_nothing(model, tmp_path):
+def test_processes_that_write_at_once_and_one_that_is_killed_lose_nothing(
+    model, tmp_path, tmp_path_factory
+):
     open_ledger(model, PPL, folder=tmp_path).put(gone(), [A], [1.0])
     path = the_file(tmp_path)
-    one, killed = writer(path, 1), writer(path, 9)
+    apart = tmp_path_factory.mktemp("pipes")
+    (one, of_one), (killed, of_killed) = writer(path, 1, apart), writer(path, 9, apart)
     try:
-        for process in (one, killed):
-            assert process.stdout.readline() == "ready\n"
-        assert one.wait(120) == 0
+        with of_one, of_killed:
+            assert [out.readline() for out in (of_one, of_killed)] == ["ready\n"] * 2
+        assert warm.wait(one) == 0
     finally:
-        killed.send_signal(signal.SIGKILL)
-        killed.communicate()
-        one.kill()
-        one.communicate()
+        os.kill(killed, signal.SIGKILL)
+        assert warm.wait(killed) == -signal.SIGKILL
     ledger = open_ledger(model, PPL, folder=tmp_path)
     for i in range(300):
         found = ledger.get(gone("1.attn"), [f"1{i:09d}{j:06d}" for j in range(40)])

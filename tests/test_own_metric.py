@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import tiny
 import torch
+import warm
 
 from blockviz.errors import UnknownName
 from blockviz.metrics import METRICS, parse_metrics
@@ -99,9 +98,7 @@ def test_the_program_runs_as_it_stands(tmp_path: Path):
         f"{python_of('own-metric-use')}\n{python_of('own-metric')}\nimport json\n"
         f"print(json.dumps({{str(b): v for b, v in scores(**{how!r}).items()}}))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=300, cwd=ROOT
-    )
+    done = warm.run(program)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     model = run(open_model(str(folder)))  # in the dtype that the program takes

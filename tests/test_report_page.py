@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from urllib.parse import unquote
@@ -117,6 +117,42 @@ def page_of(engine, visitor, look: Look | None = None) -> Page:
     return Page(whole(made(engine, visitor, look)))
 
 
+def bare(visitor: Visitor) -> Visitor:
+    """The visitor without any result, whose report is made in no time."""
+    return replace(
+        visitor, table_key="", judgement_key="", searches=(), pairs_key="", repairs=()
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Made:
+    """A report that several tests read, and what it was made from."""
+
+    engine: FakeEngine
+    visitor: Visitor
+    report: Report
+    page: Page
+
+    @classmethod
+    def of(cls, engine: FakeEngine, visitor: Visitor) -> Made:
+        report = made(engine, visitor)
+        return cls(engine, visitor, report, Page(whole(report)))
+
+
+@pytest.fixture(scope="module")
+def plain() -> Made:
+    """Of a page just opened, with three blocks removed."""
+    engine = FakeEngine(step=0.0, is_ready=True)
+    return Made.of(engine, Visitor(model_key=engine.model_key, removed=REMOVED))
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory) -> Made:
+    """Of a visitor who has repaired, compared and exported."""
+    engine = FakeEngine(step=0.0, is_ready=True)
+    return Made.of(engine, with_results(engine, tmp_path_factory.mktemp("full")))
+
+
 # What is in it
 
 
@@ -127,14 +163,11 @@ def test_a_page_just_opened_gives_its_plan_its_model_and_the_example(engine, vis
 
 
 def test_without_any_result_there_is_the_plan_and_the_model_only(engine, visitor):
-    bare = replace(
-        visitor, removed=(), table_key="", judgement_key="", searches=(), pairs_key="", repairs=()
-    )
-    page = page_of(engine, bare)
+    page = page_of(engine, bare(replace(visitor, removed=())))
     assert page.sections == ALWAYS
     shown = " ".join(page.texts)
     assert "60 of 60" in shown and "32.9" in shown
-    assert Page(whole(made(engine, bare))).all_of("article") == []
+    assert page.all_of("article") == []
 
 
 def test_every_result_of_the_visitor_is_a_section_with_its_numbers(engine, tmp_path):
@@ -155,22 +188,19 @@ def test_every_result_of_the_visitor_is_a_section_with_its_numbers(engine, tmp_p
         assert words in shown, words
 
 
-def test_the_numbers_are_those_of_the_screen(engine, visitor):
+def test_the_numbers_are_those_of_the_screen(engine, visitor, plain):
     live = engine.known(replace(visitor, removed=("18.attn",)).plan())
     page = page_of(engine, replace(visitor, removed=("18.attn",)))
     assert views.score(engine.sizes(plan_of(("18.attn",))), live, state="", last=None)[
         "perplexity"
     ] in page.texts  # fmt: skip
     assert "has not been measured" not in " ".join(page.texts)
-    unknown = page_of(engine, visitor)
-    assert "The perplexity of this plan has not been measured." in unknown.texts
-    assert "32.9 → …" in unknown.texts
+    assert "The perplexity of this plan has not been measured." in plain.page.texts
+    assert "32.9 → …" in plain.page.texts
 
 
-def test_every_figure_has_its_reading_its_numbers_its_source_and_its_provenance(engine, tmp_path):
-    visitor = with_results(engine, tmp_path)
-    report = made(engine, visitor)
-    page, script = Page(whole(report)), report.after
+def test_every_figure_has_its_reading_its_numbers_its_source_and_its_provenance(full):
+    engine, page, script = full.engine, full.page, full.report.after
     drawings = json.JSONDecoder().raw_decode(script, script.index("drawings = ") + 11)[0]
     boxes = [a["id"] for a in page.all_of("div") if "figure" in (a.get("class") or "").split()]
     assert [name for name, _ in drawings] == boxes == [f"figure-{i + 1}" for i in range(len(boxes))]
@@ -267,9 +297,9 @@ def test_forged_or_unfinished_texts_are_left_out(engine, visitor, change):
 
 
 @pytest.mark.parametrize("raw", [None, 3, ["x"], {"a": 1}, "no such thing", float("nan")])
-def test_forged_settings_are_those_of_a_page_just_opened(engine, visitor, raw):
+def test_forged_settings_are_those_of_a_page_just_opened(engine, visitor, plain, raw):
     names = [n for n in LOOK if n not in ("log_scale", "curve_log", "lens", "texts")]
-    assert made(engine, visitor, Look(**dict.fromkeys(names, raw))) == made(engine, visitor)
+    assert made(engine, visitor, Look(**dict.fromkeys(names, raw))) == plain.report
 
 
 # The same every time, and nothing of this machine
@@ -284,9 +314,10 @@ def test_the_same_page_gives_the_same_file(tmp_path):
     assert files[0] == files[1]
 
 
-def test_no_clock_no_path_and_no_plotly_js_are_in_it(engine, tmp_path):
-    text = whole(made(engine, with_results(engine, tmp_path)))
-    assert str(tmp_path) not in text and str(engine.export_root) not in text
+def test_no_clock_no_path_and_no_plotly_js_are_in_it(full):
+    text = whole(full.report)
+    folder = full.engine._exports["mine"].archive.parent
+    assert str(folder) not in text and str(full.engine.export_root) not in text
     assert not re.search(r"20\d\d-\d\d-\d\d|\d\d:\d\d:\d\d", text)
     assert plotly_js()[:200] not in text
 
@@ -302,15 +333,14 @@ def test_no_clock_no_path_and_no_plotly_js_are_in_it(engine, tmp_path):
 )
 def test_the_file_is_named_after_the_model_and_the_plan(engine, visitor, name, file):
     engine.info = replace(engine.info, name=name)
-    assert made(engine, visitor).name == file
+    assert made(engine, bare(visitor)).name == file
 
 
 # A page of its own
 
 
-def test_it_asks_nobody_for_anything_and_runs_two_known_scripts(engine, tmp_path):
-    report = made(engine, with_results(engine, tmp_path))
-    page = Page(whole(report))
+def test_it_asks_nobody_for_anything_and_runs_two_known_scripts(full):
+    page = full.page
     assert not page.all_of("link", "img", "iframe", "object", "base", "form")
     assert all("src" not in attrs for _, attrs in page.tags)
     assert len(page.inside["script"]) == 2 == len(page.all_of("script"))
@@ -318,11 +348,11 @@ def test_it_asks_nobody_for_anything_and_runs_two_known_scripts(engine, tmp_path
     allowed = f"script-src '{digest(plotly_js())}' '{digest(page.inside['script'][1])}';"
     assert policy.startswith(f"default-src 'none'; {allowed}")
     assert "connect" not in policy and "unsafe-eval" not in policy and "http" not in policy
-    assert "url(" not in "".join(page.inside["style"]) and "@import" not in whole(report)
+    assert "url(" not in "".join(page.inside["style"]) and "@import" not in whole(full.report)
 
 
-def test_its_headings_are_in_order_and_its_anchors_lead_somewhere(engine, tmp_path):
-    page = page_of(engine, with_results(engine, tmp_path))
+def test_its_headings_are_in_order_and_its_anchors_lead_somewhere(full):
+    page = full.page
     levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
     assert levels.count(1) == 1 and levels[0] == 1
     assert all(b - a <= 1 for a, b in pairwise(levels))
@@ -334,15 +364,15 @@ def test_its_headings_are_in_order_and_its_anchors_lead_somewhere(engine, tmp_pa
     assert set(labels) <= set(ids)
 
 
-def test_boxes_that_scroll_can_be_reached_by_keyboard_and_have_names(engine, tmp_path):
-    page = page_of(engine, with_results(engine, tmp_path))
+def test_boxes_that_scroll_can_be_reached_by_keyboard_and_have_names(full):
+    page = full.page
     boxes = [a for a in page.all_of("div") if (a.get("class") or "") == "scroll"]
     assert len(boxes) > 10
     assert all(a["tabindex"] == "0" and a["role"] == "region" and a["aria-label"] for a in boxes)
 
 
-def test_its_colours_are_the_app_s_by_day_and_by_night(engine, visitor):
-    (style,) = page_of(engine, visitor).inside["style"]
+def test_its_colours_are_the_app_s_by_day_and_by_night(plain):
+    (style,) = plain.page.inside["style"]
     light, _, dark = style.partition("@media screen and (prefers-color-scheme: dark)")
     assert "--bv-paper: #fbfaf7" in light and "--bv-paper: #14171a" in dark
 
@@ -412,7 +442,7 @@ def test_the_button_gets_the_report_with_the_number_of_its_wish(engine, visitor)
     assert found["asked"] == 7 and found["name"].endswith("-3of60.html")
     assert asked(engine, visitor, 8)["report"] == {**found, "asked": 8}
     for forged in (None, "7", True, 7.5, [7]):
-        assert asked(engine, visitor, forged)["report"]["asked"] == 0
+        assert asked(engine, bare(visitor), forged)["report"]["asked"] == 0
 
 
 def test_a_refusal_is_told_and_the_button_is_free_again(engine, visitor):

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tiny
@@ -25,6 +26,7 @@ from blockviz.session import (
     SearchRequest,
     Sizes,
     Visitor,
+    work,
 )
 from blockviz.session.allowance import Allowance
 from blockviz.session.estimating import n_evaluations
@@ -332,7 +334,11 @@ def test_an_allowance_comes_back_after_an_hour() -> None:
         allowance.take("here")
 
 
-def test_a_job_stopped_at_its_limit_keeps_what_is_done(folder: Path, example: Example) -> None:
+def test_a_job_stopped_at_its_limit_keeps_what_is_done(
+    folder: Path, example: Example, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(work, "time", SimpleNamespace(monotonic=lambda: now))
     limits = Limits(job_seconds=1)
     engine = Engine(example=example, live_text="own", limits=limits)
     engine.jobs.wait(engine.start_load(str(folder)), 120)
@@ -343,7 +349,7 @@ def test_a_job_stopped_at_its_limit_keeps_what_is_done(folder: Path, example: Ex
     job = engine.start_score(request, owner="me")
     wait_until(engine, job, lambda view: view.partial is not None)
     with slow:
-        time.sleep(1.2)
+        now += 1.2
     view = engine.jobs.wait(job, 60)
     assert view.state == "done", view.error
     assert "Stopped at the limit" in view.result["warning"]
