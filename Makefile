@@ -6,15 +6,26 @@ STAMP := .venv/requirements.stamp
 export GRADIO_ANALYTICS_ENABLED := False
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: app test bench lint assets setup chromium
+# What pytest is always told. TMPDIR keeps what the tests and the browser write inside the clone.
+PYTEST = rm -rf build/tmp && mkdir -p build/tmp && \
+	TMPDIR="$(CURDIR)/build/tmp" $(PY) -m pytest -n 2 --dist worksteal
+
+.PHONY: app quick test test-all bench lint assets setup chromium
 
 app: setup
 	@$(PY) -m blockviz app $(ARGS)
 
-# TMPDIR keeps what the tests and the browser write inside the clone.
+# While working: no browser, tiny models only.
+quick: lint
+	@$(PYTEST) --tier quick $(ARGS)
+
+# What every change must pass.
 test: lint chromium
-	@rm -rf build/tmp && mkdir -p build/tmp
-	TMPDIR="$(CURDIR)/build/tmp" $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(PYTEST) --tier test $(ARGS)
+
+# Every case of every matrix, and what `make test` and `make quick` choose by (tests/green.json).
+test-all: lint chromium
+	@$(PYTEST) --tier all --stamp $(ARGS)
 
 lint: setup
 	$(PY) -m ruff check .

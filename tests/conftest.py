@@ -7,6 +7,7 @@ BLOCKVIZ_REQUIRE_BROWSER=1. `@pytest.mark.network` lifts the guard against other
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import socket
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from typing import Any
 
 import chromium
 import pytest
+
+pytest_plugins = ("tiers",)
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -25,24 +28,10 @@ def _is_browser_required() -> bool:
     return os.environ.get("BLOCKVIZ_REQUIRE_BROWSER", "") not in ("", "0")
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """A file of tests goes to one worker, and all that press a page to the same: two at once make
-    each other wait."""
-    from xdist.scheduler import LoadFileScheduling
-
-    class ByFolder(LoadFileScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            file = super()._split_scope(nodeid)
-            return "browser" if "/browser/" in file else file
-
-    return ByFolder(config, log)
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What is on the real model goes behind the other pages, while files of tests are still left
-    for the other worker."""
-    items.sort(key=lambda item: "/browser/real/" in item.nodeid)
+    """What takes longest to begin goes first: a worker that is through takes over from the end of
+    what the other still has, where tests are short."""
+    items.sort(key=lambda item: "/browser/" not in item.nodeid)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -86,6 +75,14 @@ def _results_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     patch.setattr(engine, "cache_dir", lambda: folder)
     yield
     patch.undo()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _old_heap() -> None:
+    """A job asks for garbage collection at its end, which looks through half a million objects of
+    the libraries: from now on only through what came since a file's tests began."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

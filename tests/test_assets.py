@@ -25,6 +25,8 @@ from blockviz.types import BlockId, PruningPlan, run
 
 # The example is in bfloat16 and is checked in float32, which every machine computes alike.
 TOLERANCE = 0.02
+# What takes the model long to measure is measured anew when the example, or what measures, changes.
+measured_again = pytest.mark.slow("assets", "engine", "evaluate", "models")
 
 
 @pytest.fixture(scope="module")
@@ -82,17 +84,29 @@ def test_its_texts_are_cut_from_the_data_that_it_names(
     assert calibration.origin == example.table.provenance.data
 
 
-def test_a_few_of_its_cells_come_out_again(example: Example, demo_float32: BlockModel) -> None:
+@pytest.mark.parametrize(
+    "removed",
+    [
+        (),
+        ("7.attn", "14.mlp", "18.attn"),
+        pytest.param(("14.mlp",), marks=measured_again),
+        pytest.param(("1.attn",), marks=measured_again),
+    ],
+    ids="+".join,
+)
+def test_a_few_of_its_cells_come_out_again(
+    example: Example, demo_float32: BlockModel, removed: tuple[str, ...]
+) -> None:
     windows = run(open_live_windows(demo_float32))
-    for removed in ((), ("14.mlp",), ("1.attn",), ("7.attn", "14.mlp", "18.attn")):
-        blocks = tuple(BlockId.parse(b) for b in removed)
-        found = run(measure_perplexity(demo_float32, windows, removed=blocks))
-        stored = example.live[live_key(blocks)]
-        assert found.n_tokens == stored.n_tokens == 8 * 127
-        assert stored.value == pytest.approx(found.value, rel=TOLERANCE)
-        assert math.isclose(stored.nll, found.nll, abs_tol=TOLERANCE)
+    blocks = tuple(BlockId.parse(b) for b in removed)
+    found = run(measure_perplexity(demo_float32, windows, removed=blocks))
+    stored = example.live[live_key(blocks)]
+    assert found.n_tokens == stored.n_tokens == 8 * 127
+    assert stored.value == pytest.approx(found.value, rel=TOLERANCE)
+    assert math.isclose(stored.nll, found.nll, abs_tol=TOLERANCE)
 
 
+@pytest.mark.slow("assets", "metrics", "stats", "models")
 def test_its_scores_come_out_again_in_float32(example: Example, demo_float32: BlockModel) -> None:
     """Those of one cheap pass over the same windows, and those of no text at all."""
     found = run(score_request(demo_float32, ScoreRequest(metrics=("bi", "ang_win", "cka", "mag"))))
@@ -121,6 +135,7 @@ def test_its_judgement_is_of_the_live_text_and_of_its_own_cuts(example: Example)
         assert [m.removed for m in curve] == [tuple(order[: n + 1]) for n in range(len(curve))]
 
 
+@measured_again
 def test_its_search_and_its_pairs_come_out_again(
     example: Example, demo_float32: BlockModel
 ) -> None:

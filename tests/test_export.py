@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import tiny
 import torch
 from export_checks import check_here
 
-from blockviz.corrections import Mean, Ridge, WriterRefit, fit, repaired_model
+from blockviz.corrections import Correction, Mean, Ridge, WriterRefit, fit, repaired_model
 from blockviz.errors import BadInput, BadSource, ExportMismatch, OverLimit, UnsupportedModel
 from blockviz.export import assembled, no_repair, verify, write_weights
 from blockviz.models.model import BlockModel
@@ -99,18 +99,22 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[dic
         yield ask
 
 
-@pytest.mark.parametrize("case", FAMILIES)
-def test_t_exp_2_every_export_loads_in_plain_transformers(
-    case: str, stranger: Callable[[dict], dict], tmp_path: Path
-):
-    """Each mode, plan and kind of repair: nothing missing, the same logits, a cache that is right.
+def loads_elsewhere(
+    case: str,
+    stranger: Callable[[dict], dict],
+    folder: Path,
+    *,
+    plans: Iterable[str],
+    corrections: tuple[Correction | None, ...],
+) -> None:
+    """Each mode, plan and repair: nothing missing, the same logits, a cache that is right.
 
     Stock modes run no code of the folder."""
     model, expected, folders = tiny.model(case), {}, {}
     ids = torch.arange(6)[None] + 3
-    for name, removed in PLANS.items():
-        for correction in (None, WriterRefit(), Ridge()):
-            plan = tiny.plan(*removed)
+    for name in plans:
+        for correction in corrections:
+            plan = tiny.plan(*PLANS[name])
             try:
                 repair = no_repair(plan) if correction is None else run(
                     fit(model, plan, correction, tiny.windows(8, 20)))  # fmt: skip
@@ -121,22 +125,40 @@ def test_t_exp_2_every_export_loads_in_plain_transformers(
                     found = assembled(model, repair, mode)
                 except UnsupportedModel:
                     continue
-                folder = tmp_path / f"{case}-{name}-{correction and correction.name}-{mode}"
-                folder.mkdir()
-                write_weights(folder, found, tiny.tokenizer())
+                place = folder / f"{case}-{name}-{correction and correction.name}-{mode}"
+                place.mkdir()
+                write_weights(place, found, tiny.tokenizer())
                 with torch.inference_mode():
                     hooked = repaired_model(model, repair)
-                    expected[str(folder)] = hooked.module(input_ids=ids).logits[0]
-                folders[str(folder)] = mode == "custom"
-    for name in PLANS:
-        assert f"{tmp_path}/{case}-{name}-None-custom" in folders
-    assert f"{tmp_path}/{case}-layers-None-stock-compact" in folders
-    for folder, found in stranger(folders).items():
+                    expected[str(place)] = hooked.module(input_ids=ids).logits[0]
+                folders[str(place)] = mode == "custom"
+    for name in plans:
+        assert f"{folder}/{case}-{name}-None-custom" in folders
+    if "layers" in plans:
+        assert f"{folder}/{case}-layers-None-stock-compact" in folders
+    for place, found in stranger(folders).items():
         assert found["wrong"] == []
-        assert tiny.distance(torch.tensor(found["logits"]), expected[folder]) < 1e-5, folder
+        assert tiny.distance(torch.tensor(found["logits"]), expected[place]) < 1e-5, place
         assert found["texts"][0] == found["texts"][1]
-        is_custom = folder.endswith("custom")
+        is_custom = place.endswith("custom")
         assert (found["class"] == "BlockvizForCausalLM") == is_custom
+
+
+@pytest.mark.parametrize("case", tiny.rest_slow(FAMILIES, "export", "models", "corrections"))
+def test_t_exp_2_every_export_loads_in_plain_transformers(
+    case: str, stranger: Callable[[dict], dict], tmp_path: Path
+):
+    corrections = (None, WriterRefit(), Ridge())
+    loads_elsewhere(case, stranger, tmp_path, plans=PLANS, corrections=corrections)
+
+
+@pytest.mark.parametrize("case", [case for case in FAMILIES if case not in tiny.STRUCTURAL])
+def test_t_exp_2_every_family_s_export_loads_in_plain_transformers(
+    case: str, stranger: Callable[[dict], dict], tmp_path: Path
+):
+    """Whole layers, which every family can have packed, and half layers."""
+    plans, corrections = ("layers", "mixed"), (None,)
+    loads_elsewhere(case, stranger, tmp_path, plans=plans, corrections=corrections)
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from blockviz.models.model import BlockModel
 from blockviz.types import BlockId, CalibrationSet, Scores, run
 
 pytestmark = pytest.mark.network
+again = pytest.mark.slow("engine", "metrics", "models")
 
 # Step 1 of the search: the perplexity without this block.
 FIRST = {
@@ -152,7 +153,7 @@ def test_the_exact_sum_lies_a_ten_thousandth_above(first: tuple[Scores, Scores])
         assert 5e-5 < value / FIRST[name] - 1 < 2.5e-4, name
 
 
-@pytest.mark.parametrize("name", ["5.attn", "11.mlp"])
+@pytest.mark.parametrize("name", ["5.attn", pytest.param("11.mlp", marks=again)])
 def test_the_exact_sum_is_that_of_float64(
     demo_float32: BlockModel, first: tuple[Scores, Scores], name: str
 ):

@@ -6,10 +6,11 @@ no two blocks are alike. 4 layers, hidden size 32, 64 words; windows of 8 where 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -128,6 +129,9 @@ OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 EVERY = {**CASES, **OTHERS}
 EXPERTS = ("mixtral", "qwen2-moe", "qwen3-moe")
+# One of each way to put a layer together: serial with norms in front, norms behind, parallel,
+# Conv1D, fused projections, experts. What holds for these is tried less on the others.
+STRUCTURAL = ("llama", "gemma3", "neox", "gpt2", "phi3", "qwen2-moe")
 
 # Case -> what its attention and its MLP write the stream with; zeroing it zeroes the block.
 WRITERS: dict[str, tuple[str, str]] = {
@@ -139,6 +143,12 @@ WRITERS: dict[str, tuple[str, str]] = {
     "neox": ("dense", "dense_4h_to_h"),
     "neox-serial": ("dense", "dense_4h_to_h"),
 }
+
+
+def rest_slow(cases: Iterable[str], *rooms: str) -> list[Any]:
+    """The cases as parameters; those that are not structural run when one of the rooms changed."""
+    slow = pytest.mark.slow(*rooms)
+    return [case if case in STRUCTURAL else pytest.param(case, marks=slow) for case in cases]
 
 
 def module(model_type: str, config: dict[str, Any], *, seed: int = 0) -> torch.nn.Module:
