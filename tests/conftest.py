@@ -29,9 +29,10 @@ def _is_browser_required() -> bool:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest to begin goes first: a worker that is through takes over from the end of
-    what the other still has, where tests are short."""
-    items.sort(key=lambda item: "/browser/" not in item.nodeid)
+    """The longest tests go first: a worker that is through takes over from the end of what the other
+    still has, and should find short ones there."""
+    long = ("/browser/real/", "/browser/")
+    items.sort(key=lambda item: [part not in item.nodeid for part in long])
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
