@@ -10,7 +10,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 PYTEST = rm -rf build/tmp && mkdir -p build/tmp && \
 	TMPDIR="$(CURDIR)/build/tmp" $(PY) -m pytest -n 2 --dist worksteal
 
-.PHONY: app quick test test-all bench lint assets setup chromium
+.PHONY: app quick test test-all bench lint assets setup chromium pins
 
 app: setup
 	@$(PY) -m blockviz app $(ARGS)
@@ -40,6 +40,10 @@ assets: setup chromium
 
 chromium: setup
 	@$(PY) tests/chromium.py
+
+# Resolves every pin for each Python and platform, wheels only, into .ci/pins.csv. Needs the index.
+pins: setup
+	@$(PY) .ci/pins.py
 
 setup: $(STAMP)
 
