@@ -333,9 +333,12 @@ def test_ctrl_c_in_a_download_is_gone_on_from(first: Path, index, tmp_path: Path
     at = again(first, tmp_path / "tree")
     served.hold = threading.Event()
     served.is_held.clear()
+    # Tests that run in the background of a shell were told to ignore Ctrl-C, and hand that on.
+    program = "import os, signal; signal.signal(signal.SIGINT, signal.SIG_DFL)"
+    program += "; os.execvp('make', ['make', 'setup'])"
     with (at / "output.txt").open("w") as output:
         running = subprocess.Popen(
-            ["make", "setup"],
+            [sys.executable, "-c", program],
             cwd=at,
             env=environment(url),
             stdout=output,
