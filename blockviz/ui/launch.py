@@ -12,6 +12,7 @@ from starlette.middleware import Middleware
 
 from blockviz.errors import BadInput
 from blockviz.ui.api import add_endpoints
+from blockviz.ui.closed_routes import ClosedRoutes
 from blockviz.ui.compare_tab import build_compare
 from blockviz.ui.curves_tab import build_curves
 from blockviz.ui.events import wire
@@ -22,7 +23,7 @@ from blockviz.ui.job_handlers import NO_JOBS, JobHandlers
 from blockviz.ui.learn_tab import build_learn
 from blockviz.ui.load_drawer import build_drawer
 from blockviz.ui.map_tab import build_map
-from blockviz.ui.page import Page, WithoutDeepLinks
+from blockviz.ui.page import Page
 from blockviz.ui.parts import stylesheet
 from blockviz.ui.repair_tab import build_repair
 from blockviz.ui.screen import Screen, Update
@@ -139,7 +140,7 @@ def launch_settings(engine: Engine) -> dict[str, object]:
         "allowed_paths": [],
         "strict_cors": True,
         "mcp_server": False,
-        "app_kwargs": {"middleware": [Middleware(WithoutDeepLinks)]},
+        "app_kwargs": {"middleware": [Middleware(ClosedRoutes)]},
         "theme": Paper(),
         "css": stylesheet(),
     }

@@ -5,22 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import gradio as gr
-from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
 
-
-class WithoutDeepLinks:
-    """The server without gradio's links to a page, each of which leaves a file that nobody deletes.
-
-    Ours need none (see link.py), and what anybody can ask for again and again would fill the disk.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_one = scope["type"] == "http" and scope["path"].rstrip("/").endswith("/deep_link")
-        await (Response(status_code=404) if is_one else self._app)(scope, receive, send)
+from blockviz.ui.closed_routes import refuse_addresses
 
 
 class Page(gr.Blocks):
@@ -37,6 +23,17 @@ class Page(gr.Blocks):
         """
         if session_hash in self.state_holder:
             self.state_holder.session_data[session_hash].config_values.clear()
+
+    async def preprocess_data(
+        self,
+        block_fn: Any,
+        inputs: list[Any],
+        state: Any,
+        explicit_call: bool = False,  # noqa: FBT001, FBT002
+    ) -> list[Any]:
+        """What a handler is given for what the page has sent; gr.Error for a file elsewhere."""
+        refuse_addresses(inputs)
+        return await super().preprocess_data(block_fn, inputs, state, explicit_call)
 
     def handle_streaming_diffs(
         self,
