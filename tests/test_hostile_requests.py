@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import http.client
 import json
 import re
@@ -115,10 +117,14 @@ def stranger(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stranger]:
     made.server.server_close()
 
 
-URLS = ("http://HOST/x.png", "https://HOST/x.png", "HTTP://HOST/x.png", "//HOST/x.png",
-        "http:/HOST/x.png", "ftp://HOST/x.png", "\\\\HOST\\x.png", " http://HOST/x.png")  # fmt: skip
-PLACES = (f"{API}/file=", f"{API}/file/", "/file=", "/file/", f"{API}/proxy=", "/proxy=",
-          f"{API}/proxy=https://a.hf.space/file=")  # fmt: skip
+URLS = (
+    *("http://HOST/x.png", "https://HOST/x.png", "HTTP://HOST/x.png", "//HOST/x.png"),
+    *("http:/HOST/x.png", "ftp://HOST/x.png", "\\\\HOST\\x.png", " http://HOST/x.png"),
+)
+PLACES = (
+    *(f"{API}/file=", f"{API}/file/", "/file=", "/file/", f"{API}/proxy=", "/proxy="),
+    f"{API}/proxy=https://a.hf.space/file=",
+)
 
 
 def spellings(url: str) -> set[str]:
@@ -150,3 +156,112 @@ def test_no_event_fetches_a_file_for_a_visitor(app: App, stranger: Stranger):
         body = {"data": [file] * len(event["inputs"]), "fn_index": event["id"], "session_hash": "s"}
         app.post(f"{API}/run/predict", body)
     assert stranger.visits == []
+
+
+# -- what a browser is told --
+
+# Served as gradio serves it. A route that is in neither this table nor CLOSED is a new one of
+# gradio's: see what it does before it goes into one of them.
+OPEN = {
+    *("/", "/config", "/config/", "/static/{path}", "/assets/{path}", "/svelte/{path}"),
+    *("/favicon.ico", "/robots.txt", "/manifest.json", "/theme.css", "/openapi.json", "/pwa_icon"),
+    *("/pwa_icon/{size}", "/login", "/login/", "/logout", "/gradio_api/theme.css"),
+    *(f"{API}/{name}" for name in (
+        "user", "user/", "login_check", "login_check/", "token", "token/", "app_id", "app_id/",
+        "info", "info/", "openapi.json", "file={path_or_url}", "reset", "reset/", "cancel",
+        "heartbeat/{session_hash}", "run/{api_name}", "run/{api_name}/", "api/{api_name}",
+        "api/{api_name}/", "call/{api_name}", "call/{api_name}/", "call/{api_name}/{event_id}",
+        "call/v2/{api_name}", "call/v2/{api_name}/", "call/v2/{api_name}/{event_id}", "queue/join",
+        "queue/data", "queue/status", "component_server", "component_server/", "upload",
+        "upload_progress", "startup-events",
+    )),
+}  # fmt: skip
+CLOSED = {
+    *("/monitoring", "/monitoring/summary", "/monitoring/{key}"),
+    *(f"{API}/{name}" for name in (
+        "deep_link", "proxy={url_path}", "file/{path}", "runs", "runs/", "dev/reload",
+        "custom_component/{id}/{environment}/{type}/{file_name}", "process_recording",
+        "stream/{event_id}", "stream/{event_id}/close",
+        "stream/{session_hash}/{run}/{component_id}/playlist.m3u8",
+        "stream/{session_hash}/{run}/{component_id}/{segment_id}.{ext}",
+        "stream/{session_hash}/{run}/{component_id}/playlist-file",
+        "vibe-edit", "vibe-edit/", "undo-vibe-edit", "undo-vibe-edit/", "vibe-code", "vibe-code/",
+        "vibe-starter-queries", "vibe-starter-queries/",
+    )),
+}  # fmt: skip
+
+
+def routes(app: App) -> dict[str, set[str]]:
+    """Path, its parameters in braces without their kinds -> methods."""
+    found: dict[str, set[str]] = {}
+    waiting = list(app.page.app.routes)
+    while waiting:
+        route = waiting.pop()
+        if hasattr(route, "path"):
+            path = re.sub(r":\w+\}", "}", route.path)
+            found.setdefault(path, set()).update(route.methods or ())
+        else:
+            waiting.extend(route.effective_candidates())
+    return found
+
+
+def test_every_route_of_gradio_is_closed_or_guarded(app: App):
+    assert set(routes(app)) == OPEN | CLOSED
+    for path, methods in routes(app).items():
+        plain = path.replace("/{event_id}", "/none").replace("{api_name}", "none")
+        plain = re.sub(r"\{\w+\}", "1", plain)
+        for method in sorted(methods):
+            status, headers, _ = app.ask(method, plain)
+            where = f"{method} {plain}: {status} {headers}"
+            assert headers.get("x-content-type-options") == "nosniff", where
+            assert "frame-ancestors 'self'" in headers["content-security-policy"] or (
+                "sandbox" in headers["content-security-policy"]
+            ), where
+            assert path not in CLOSED or status == 404, where
+
+
+def test_a_page_runs_the_scripts_that_it_came_with_and_no_others(app: App):
+    _, headers, page = app.ask("GET", "/")
+    policy = dict(
+        rule.strip().partition(" ")[::2] for rule in headers["content-security-policy"].split(";")
+    )
+    inline = re.findall(rb"<script(?![^>]*src=)[^>]*>(.*?)</script>", page, re.S)
+    digests = [base64.b64encode(hashlib.sha256(text).digest()).decode() for text in inline]
+    allowed = [f"'sha256-{digest}'" for digest in digests]
+    assert policy["script-src"].split() == ["'self'", "'unsafe-eval'", *allowed] and allowed
+    assert policy["default-src"] == "'self' data: blob:" and policy["connect-src"] == "'self'"
+    assert policy["object-src"] == "'none'" and policy["base-uri"] == "'self'"
+    hub = " https://huggingface.co" if app.mode == "hosted" else ""
+    assert policy["frame-ancestors"] == "'self'" + hub
+
+
+@pytest.mark.parametrize("part", [{}, {"Range": "bytes=0-4", "X-Mine": "1", "Cookie": "a=b"}])
+def test_a_file_is_saved_and_never_opened(app: App, part: dict[str, str]):
+    for name in ("page.html", "drawing.svg", "script.js", "words.txt", "data.json"):
+        url = uploaded(app, name, SCRIPT)
+        status, headers, body = app.ask("GET", url, headers=part)
+        assert (status, body) == ((206, SCRIPT[:5]) if part else (200, SCRIPT))
+        assert headers["content-type"] == "application/octet-stream"
+        assert headers["content-disposition"].startswith("attachment")
+        assert headers["content-security-policy"] == "default-src 'none'; sandbox"
+        assert headers["x-content-type-options"] == "nosniff"
+        assert not {"x-mine", "cookie", "host"} & set(headers)
+    _, headers, _ = app.ask("GET", uploaded(app, "picture.png", b"\x89PNG"), headers=part)
+    assert headers["content-type"] == "image/png"
+
+
+def uploaded(app: App, name: str, content: bytes) -> str:
+    """The address of a file that a visitor has sent."""
+    status, _, body = app.ask("POST", f"{API}/upload", *multipart(("files", name, content)))
+    assert status == 200, body
+    return f"{API}/file={json.loads(body)[0]}"
+
+
+def multipart(*parts: tuple[str, str | None, bytes]) -> tuple[bytes, dict[str, str]]:
+    """(body, headers) of a form of (field, file name or None, content)."""
+    body = b""
+    for field, name, content in parts:
+        file = "" if name is None else f'; filename="{name}"'
+        head = f'--mark\r\nContent-Disposition: form-data; name="{field}"{file}\r\n\r\n'
+        body += head.encode() + content + b"\r\n"
+    return body + b"--mark--\r\n", {"Content-Type": "multipart/form-data; boundary=mark"}

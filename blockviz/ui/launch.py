@@ -26,6 +26,7 @@ from blockviz.ui.map_tab import build_map
 from blockviz.ui.page import Page
 from blockviz.ui.parts import stylesheet
 from blockviz.ui.repair_tab import build_repair
+from blockviz.ui.safe_headers import HUB, SafeHeaders
 from blockviz.ui.screen import Screen, Update
 from blockviz.ui.search_tab import build_search
 from blockviz.ui.theme import Paper
@@ -140,10 +141,18 @@ def launch_settings(engine: Engine) -> dict[str, object]:
         "allowed_paths": [],
         "strict_cors": True,
         "mcp_server": False,
-        "app_kwargs": {"middleware": [Middleware(ClosedRoutes)]},
+        "app_kwargs": {"middleware": _middleware(engine)},
         "theme": Paper(),
         "css": stylesheet(),
     }
+
+
+def _middleware(engine: Engine) -> list[Middleware]:
+    """What stands before gradio's routes, the outermost first."""
+    return [
+        Middleware(SafeHeaders, frames=[HUB] if engine.mode == "hosted" else []),
+        Middleware(ClosedRoutes),
+    ]
 
 
 def _state(screen: Screen, visitor: Visitor) -> None:

@@ -1,4 +1,5 @@
-"""A served app and pages that fail their test on a script error or a foreign host."""
+"""A served app and pages that fail their test on a script error, a foreign host or something that
+their own policy forbids."""
 
 from __future__ import annotations
 
@@ -89,6 +90,7 @@ def visit(browser: Any) -> Iterator[Callable[..., Any]]:
             contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: problems.append(f"script error: {error}"))
+        page.on("console", lambda message: _check_policy(message.text, problems))
         watch(page)
         page.on("request", lambda request: _check_host(request.url, problems))
         page.goto(served.url + query)
@@ -99,6 +101,12 @@ def visit(browser: Any) -> Iterator[Callable[..., Any]]:
     for context in contexts:
         context.close()
     assert problems == []
+
+
+def _check_policy(said: str, problems: list[str]) -> None:
+    """The page needs nothing that its own Content-Security-Policy keeps from it."""
+    if "Content Security Policy" in said:
+        problems.append(said)
 
 
 def _check_host(url: str, problems: list[str]) -> None:
