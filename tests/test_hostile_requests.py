@@ -8,9 +8,11 @@ import http.client
 import json
 import re
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -18,6 +20,10 @@ import pytest
 import safehttpx
 from fake_engine import FakeEngine
 from serving import launch
+
+from blockviz.session import Visitor
+from blockviz.ui.turns import Turns
+from blockviz.ui.visitors import Visitors
 
 API = "/gradio_api"
 # A name that gradio takes for a public host, since the test resolves it so.
@@ -250,6 +256,128 @@ def test_a_file_is_saved_and_never_opened(app: App, part: dict[str, str]):
     assert headers["content-type"] == "image/png"
 
 
+# -- how much is sent and what is kept of it --
+
+MIB = 1 << 20
+TOO_LARGE = "The request is too large. At most 1\u202fMiB are taken here. Send less at once."
+KINDS = (
+    *("run/predict", "api/generate", "queue/join", "call/generate", "call/v2/generate"),
+    *("component_server", "reset", "cancel"),
+)
+
+
+def chunks(content: bytes) -> Iterator[bytes]:
+    for start in range(0, len(content), 1 << 16):
+        yield content[start : start + (1 << 16)]
+
+
+def refusal(answer: tuple[int, dict[str, str], bytes]) -> tuple[int, str]:
+    return answer[0], answer[2].decode()
+
+
+@pytest.mark.parametrize("send", [bytes, chunks])
+def test_a_body_beyond_the_limit_is_refused(app: App, send: Callable[[bytes], Any]):
+    values = json.dumps({"data": ["x" * MIB, "", 1, "none"], "fn_index": 0}).encode()
+    bodies = (values, {"Content-Type": "application/json"}), multipart(("data", None, b"x" * MIB))
+    for kind in KINDS:
+        for body, headers in bodies:
+            answer = app.ask("POST", f"{API}/{kind}", send(body), headers)
+            assert refusal(answer) == (413, TOO_LARGE), kind
+    assert app.call("generate", "The sea", "", 1, "none").startswith("event: complete")
+
+
+def test_what_is_announced_is_refused_without_a_byte_of_it(app: App):
+    line = http.client.HTTPConnection("127.0.0.1", app.port, timeout=30)
+    line.putrequest("POST", f"{API}/queue/join")
+    line.putheader("Content-Length", str(1 << 40))
+    line.endheaders()
+    assert line.getresponse().status == 413
+    line.close()
+
+
+@pytest.mark.parametrize("send", [bytes, chunks])
+@pytest.mark.parametrize("name", ["a.txt", None])
+def test_all_parts_of_an_upload_count_together(
+    app: App, name: str | None, send: Callable[[bytes], Any]
+):
+    before = uploads(app)
+    most = MIB if app.mode == "hosted" else 64 * MIB
+    third = b"x" * (most // 3 + 20_000)
+    body, headers = multipart(*[("files", name, third)] * 3)
+    status, text = refusal(app.ask("POST", f"{API}/upload", send(body), headers))
+    said = f"At most {most // MIB}\u202fMiB are taken"
+    assert (status, said in text, uploads(app)) == (413, True, before)
+
+
+def test_an_upload_of_the_whole_limit_is_taken(app: App):
+    content = b"x" * MIB
+    assert app.ask("GET", uploaded(app, "whole.txt", content))[2] == content
+
+
+def test_an_upload_that_breaks_off_leaves_no_file(app: App):
+    before, line = uploads(app), http.client.HTTPConnection("127.0.0.1", app.port, timeout=30)
+    body, headers = multipart(("files", "a.txt", b"x" * 100_000))
+    line.putrequest("POST", f"{API}/upload")
+    for name, value in {**headers, "Content-Length": str(len(body))}.items():
+        line.putheader(name, value)
+    line.endheaders(body[:60_000])
+    until = time.monotonic() + 30
+    while uploads(app) == before and time.monotonic() < until:
+        time.sleep(0.02)
+    assert uploads(app) != before
+    line.close()
+    while uploads(app) != before and time.monotonic() < until:
+        time.sleep(0.02)
+    assert uploads(app) == before
+
+
+def held(app: App) -> str:
+    """All that gradio and the page hold of those who have asked for something."""
+    served, queue = app.page.app, app.page._queue
+    sessions = served.state_holder.session_data
+    return repr([
+        [(name, s.config_values, s.state_data) for name, s in sessions.items()],
+        [vars(event) for event in queue.event_ids_to_events.values()],
+        list(served.state_holder.time_last_used), list(served.iterators), queue.event_analytics,
+        list(queue.pending_messages_per_session), queue.pending_event_ids_session,
+    ])  # fmt: skip
+
+
+def test_nothing_is_kept_of_a_call_after_its_answer(app: App):
+    mark = "the words of a visitor " * 50
+    answer = app.call("generate", mark, "", 1, "none")
+    refused = app.call("generate", mark, "99.attn", 1, "none")
+    assert "event: complete" in answer and "event: error" in refused
+    # An answer is on its way before gradio is through with the event.
+    until = time.monotonic() + 30
+    while mark in held(app) and time.monotonic() < until:
+        time.sleep(0.02)
+    assert mark not in held(app) and not app.page.app.iterators
+    begun = app.page.app.state_holder.session_data
+    assert [name for name in begun if re.fullmatch("[0-9a-f]{32}", name)] == []
+
+
+def test_nothing_that_an_event_was_sent_is_kept_but_the_state_of_its_page(app: App):
+    mark = "the words of a visitor " * 50
+    for event in app.page.config["dependencies"]:
+        body = {"data": [mark] * len(event["inputs"]), "fn_index": event["id"]}
+        app.post(f"{API}/run/predict", {**body, "session_hash": "a-page"})
+    assert "a-page" in app.page.app.state_holder and mark not in held(app)
+
+
+@pytest.mark.parametrize("name", ["x" * 1000, 3, ["a"]])
+def test_no_page_has_a_name_of_any_length_or_kind(app: App, name: Any):
+    body = {"data": [], "fn_index": 0, "session_hash": name, "fn_name": "x", "component_id": 1}
+    for kind in ("run/predict", "queue/join", "component_server"):
+        status, _, said = app.post(f"{API}/{kind}", body)
+        assert status in (400, 422), (kind, status, said)
+    assert "x" * 1000 not in held(app)
+
+
+def uploads(app: App) -> set[Path]:
+    return set(Path(app.page.app.uploaded_file_dir).rglob("*"))
+
+
 def uploaded(app: App, name: str, content: bytes) -> str:
     """The address of a file that a visitor has sent."""
     status, _, body = app.ask("POST", f"{API}/upload", *multipart(("files", name, content)))
@@ -265,3 +393,14 @@ def multipart(*parts: tuple[str, str | None, bytes]) -> tuple[bytes, dict[str, s
         head = f'--mark\r\nContent-Disposition: form-data; name="{field}"{file}\r\n\r\n'
         body += head.encode() + content + b"\r\n"
     return body + b"--mark--\r\n", {"Content-Type": "multipart/form-data; boundary=mark"}
+
+
+def test_pages_that_are_made_up_take_the_place_of_others():
+    visitors, turns = Visitors(), Turns()
+    for n in range(3000):
+        visitors.settled(str(n), Visitor(), lambda visitor: {"visitor": visitor})
+        turns.has_measured(str(n), turns.begin(str(n)))
+        turns.cancel(str(n))
+    held = [*vars(visitors).values(), *vars(turns).values()]
+    assert [len(known) for known in held if isinstance(known, dict)] == [1000] * 4
+    assert turns.newest("2999") == 2 and turns.newest("0") == 0

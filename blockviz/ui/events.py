@@ -244,17 +244,16 @@ def _job_events(app: Page, screen: Screen, jobs: JobHandlers) -> gr.events.Depen
         screen["cancel"].click, jobs.cancel, inputs=("visitor", "jobs"),
         outputs=("score", "work", "job"),
     )  # fmt: skip
-    app.unload(_leaving(app, screen, jobs))
+    app.unload(_leaving(screen, jobs))
     return screen.listen(
         app.load, jobs.open, inputs=("visitor", "browser", "shade"),
         outputs=(*EVERYTHING, "jobs", "job", "timer"),
     )  # fmt: skip
 
 
-def _leaving(app: Page, screen: Screen, jobs: JobHandlers) -> Callable[[gr.Request], None]:
+def _leaving(screen: Screen, jobs: JobHandlers) -> Callable[[gr.Request], None]:
     def leave(request: gr.Request) -> None:
         session = request.session_hash or ""
-        app.let_go(session)
         screen.visitors.forget(session)
         jobs.leave(session)
 

@@ -12,6 +12,7 @@ from starlette.middleware import Middleware
 
 from blockviz.errors import BadInput
 from blockviz.ui.api import add_endpoints
+from blockviz.ui.body_limit import BodyLimit
 from blockviz.ui.closed_routes import ClosedRoutes
 from blockviz.ui.compare_tab import build_compare
 from blockviz.ui.curves_tab import build_curves
@@ -29,6 +30,7 @@ from blockviz.ui.repair_tab import build_repair
 from blockviz.ui.safe_headers import HUB, SafeHeaders
 from blockviz.ui.screen import Screen, Update
 from blockviz.ui.search_tab import build_search
+from blockviz.ui.sessions import keeping_little
 from blockviz.ui.theme import Paper
 from blockviz.ui.turns import Turns
 
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
 Mode = Literal["local", "hosted"]
 # Not a secret: it only keeps a page's job id apart from other apps' entries in the same browser.
 BROWSER_KEY = "blockviz-page"
+# Where the engine sets no limit of its own.
+UPLOAD_BYTES = 64 << 20
 
 
 def mode_for(host: str, wanted: str | None = None) -> Mode:
@@ -126,12 +130,11 @@ def serve(engine: Engine, host: str, port: int) -> None:
 
 def launch_settings(engine: Engine) -> dict[str, object]:
     """What both the server and the tests pass to `launch`."""
-    upload = engine.limits.upload_bytes
     return {
         "share": False,
         "quiet": True,
         "show_error": False,
-        "max_file_size": upload or "64mb",
+        "max_file_size": _upload_bytes(engine),
         "run_history": False,
         "enable_monitoring": False,
         "ssr_mode": False,
@@ -141,7 +144,7 @@ def launch_settings(engine: Engine) -> dict[str, object]:
         "allowed_paths": [],
         "strict_cors": True,
         "mcp_server": False,
-        "app_kwargs": {"middleware": _middleware(engine)},
+        "app_kwargs": {"middleware": _middleware(engine), "lifespan": keeping_little},
         "theme": Paper(),
         "css": stylesheet(),
     }
@@ -152,7 +155,12 @@ def _middleware(engine: Engine) -> list[Middleware]:
     return [
         Middleware(SafeHeaders, frames=[HUB] if engine.mode == "hosted" else []),
         Middleware(ClosedRoutes),
+        Middleware(BodyLimit, upload_bytes=_upload_bytes(engine)),
     ]
+
+
+def _upload_bytes(engine: Engine) -> int:
+    return engine.limits.upload_bytes or UPLOAD_BYTES
 
 
 def _state(screen: Screen, visitor: Visitor) -> None:

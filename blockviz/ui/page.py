@@ -10,19 +10,23 @@ from blockviz.ui.closed_routes import refuse_addresses
 
 
 class Page(gr.Blocks):
-    """Blocks whose generators send every value whole, and that let go of pages that were left.
+    """Blocks whose generators send every value whole, and that fetch nothing for a visitor.
 
     Gradio sends the difference to the value before, which the browser writes into the very object
     that it may not have drawn yet: a component then shows half of each, or nothing.
     """
 
-    def let_go(self, session_hash: str) -> None:
-        """Forget what a page showed last. Gradio keeps that, a MiB each, for links of its own kind.
-
-        The page's State stays for whoever comes back, and what it shows then is kept anew.
-        """
-        if session_hash in self.state_holder:
-            self.state_holder.session_data[session_hash].config_values.clear()
+    async def process_api(self, *args: Any, **call: Any) -> dict[str, Any]:
+        """The answer to an event. The session of a call that came without one ends with it."""
+        is_going_on = False
+        try:
+            answer = await super().process_api(*args, **call)
+            is_going_on = bool(answer.get("is_generating"))
+            return answer
+        finally:
+            session, own = call.get("session_hash"), call.get("event_id")
+            if session and session == own and not is_going_on:
+                self.state_holder.drop(session)
 
     async def preprocess_data(
         self,

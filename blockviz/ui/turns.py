@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import threading
 
+# The turn of a page that began none for so many others is over.
+MOST_PAGES = 1000
+
 
 class Turns:
     """A counter per page. One object per app, shared by its threads."""
@@ -17,8 +20,11 @@ class Turns:
     def begin(self, session: str) -> int:
         """A new turn; every older one of this page is over."""
         with self._lock:
-            self._newest[session] = self._newest.get(session, 0) + 1
-            return self._newest[session]
+            turn = self._newest.pop(session, 0) + 1
+            self._newest[session] = turn
+            while len(self._newest) > MOST_PAGES:
+                self._drop(next(iter(self._newest)))
+            return turn
 
     def cancel(self, session: str) -> None:
         """The newest turn is over and no other takes its place before there is a new wish."""
@@ -36,7 +42,10 @@ class Turns:
     def has_measured(self, session: str, turn: int) -> None:
         """What this turn asked for is measured; its text is next."""
         with self._lock:
+            self._measured.pop(session, None)
             self._measured[session] = turn
+            while len(self._measured) > MOST_PAGES:
+                self._measured.pop(next(iter(self._measured)))
 
     def takes_text(self, session: str) -> bool:
         """Whether the newest turn is measured and its text not yet begun; true only once."""
@@ -56,6 +65,8 @@ class Turns:
 
     def forget(self, session: str) -> None:
         with self._lock:
-            self._newest.pop(session, None)
-            self._cancelled.pop(session, None)
-            self._measured.pop(session, None)
+            self._drop(session)
+
+    def _drop(self, session: str) -> None:
+        for known in (self._newest, self._cancelled, self._measured):
+            known.pop(session, None)

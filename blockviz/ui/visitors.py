@@ -15,6 +15,8 @@ from blockviz.session import Visitor
 
 Update = dict[str, Any]
 MOST_TRIES = 8
+# A page that has done nothing for so many others is known by its own state alone.
+MOST_PAGES = 1000
 
 
 class Visitors:
@@ -38,7 +40,10 @@ class Visitors:
                 if self._newest.get(session, given) is not before:
                     continue
                 if "visitor" in update:
+                    self._newest.pop(session, None)
                     self._newest[session] = update["visitor"]
+                    while len(self._newest) > MOST_PAGES:
+                        self._newest.pop(next(iter(self._newest)))
                 return update
         raise RuntimeError(f"{MOST_TRIES} answers in a row were overtaken")
 
