@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import http.client
 import json
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,8 +22,10 @@ import pytest
 import safehttpx
 from fake_engine import FakeEngine
 from serving import launch
+from starlette.responses import PlainTextResponse
 
 from blockviz.session import Visitor
+from blockviz.ui.own_hosts import OwnHosts
 from blockviz.ui.turns import Turns
 from blockviz.ui.visitors import Visitors
 
@@ -404,3 +408,62 @@ def test_pages_that_are_made_up_take_the_place_of_others():
     held = [*vars(visitors).values(), *vars(turns).values()]
     assert [len(known) for known in held if isinstance(known, dict)] == [1000] * 4
     assert turns.newest("2999") == 2 and turns.newest("0") == 0
+
+
+# -- names that are not ours --
+
+FOREIGN = (
+    *("rebound.example", "rebound.example:80", "127.0.0.1.rebound.example", "localhost.example"),
+    *("localhost@rebound.example", "10.0.0.5", "0.0.0.0", "[::2]", ""),
+)
+ORIGINS = ("http://rebound.example", "https://localhost.example", "null", "http://10.0.0.5", "x")
+
+
+def test_local_mode_answers_to_its_own_names_only(app: App):
+    own = (f"127.0.0.1:{app.port}", "localhost", "LOCALHOST:80", "[::1]:7860")
+    for host in own:
+        assert app.ask("GET", "/config", headers={"Host": host})[0] == 200, host
+    for host in FOREIGN:
+        status, _, said = app.ask("GET", "/config", headers={"Host": host})
+        assert (status, b"BLOCKVIZ_MODE" in said) == (421, True) or app.mode == "hosted", host
+
+
+def test_local_mode_does_nothing_for_the_pages_of_others(app: App):
+    body, form = multipart(("files", "a.txt", b"x"))
+    for origin in (*ORIGINS, f"http://localhost:{app.port}", "http://127.0.0.1:1"):
+        started = app.post(f"{API}/call/generate", {"data": ["x", "", 1, "none"]}, Origin=origin)
+        sent = app.ask("POST", f"{API}/upload", body, {**form, "Origin": origin})
+        is_foreign = app.mode == "local" and origin in ORIGINS
+        assert [started[0], sent[0]] == [403 if is_foreign else 200] * 2, origin
+        assert not is_foreign or b"BLOCKVIZ_MODE" in started[2]
+
+
+@pytest.mark.parametrize(
+    ("host", "own", "foreign"),
+    [
+        ("127.0.0.1", "localhost", "192.168.1.7"),
+        ("::1", "[::1]:7860", "192.168.1.7"),
+        ("box.lan", "box.lan:7860", "other.lan"),
+        ("0.0.0.0", "192.168.1.7:7860", "rebound.example"),
+        ("0.0.0.0", socket.gethostname(), "rebound.example"),
+        ("::", "[fe80::1]", "rebound.example"),
+    ],
+)
+def test_what_the_server_listens_on_is_a_name_of_it(host: str, own: str, foreign: str):
+    async def page(scope: Any, receive: Any, send: Any) -> None:
+        await PlainTextResponse("page")(scope, receive, send)
+
+    def status(**headers: str) -> int:
+        raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        sent: list[Any] = []
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "method": "GET", "path": "/", "headers": raw}
+        asyncio.run(OwnHosts(page, host)(scope, None, send))
+        return sent[0]["status"]
+
+    assert (status(Host=own), status(Host=foreign)) == (200, 421)
+    assert status(Host=own, Origin=f"http://{own}") == 200
+    assert status(Host=own, Origin=f"http://{foreign}") == 403

@@ -24,6 +24,7 @@ from blockviz.ui.job_handlers import NO_JOBS, JobHandlers
 from blockviz.ui.learn_tab import build_learn
 from blockviz.ui.load_drawer import build_drawer
 from blockviz.ui.map_tab import build_map
+from blockviz.ui.own_hosts import OwnHosts
 from blockviz.ui.page import Page
 from blockviz.ui.parts import stylesheet
 from blockviz.ui.repair_tab import build_repair
@@ -111,7 +112,7 @@ def serve(engine: Engine, host: str, port: int) -> None:
     """Blocks until stopped. Prints the address; never opens a tunnel. BadInput for a busy port."""
     app, jobs = _assembled(engine)
     app.queue(max_size=64, default_concurrency_limit=1)
-    settings = launch_settings(engine)
+    settings = launch_settings(engine, host)
     try:
         _, address, _ = app.launch(
             server_name=host, server_port=port, prevent_thread_lock=True, **settings
@@ -128,8 +129,8 @@ def serve(engine: Engine, host: str, port: int) -> None:
     app.block_thread()
 
 
-def launch_settings(engine: Engine) -> dict[str, object]:
-    """What both the server and the tests pass to `launch`."""
+def launch_settings(engine: Engine, host: str = "127.0.0.1") -> dict[str, object]:
+    """What both the server and the tests pass to `launch`. host: what it is to listen on."""
     return {
         "share": False,
         "quiet": True,
@@ -144,16 +145,18 @@ def launch_settings(engine: Engine) -> dict[str, object]:
         "allowed_paths": [],
         "strict_cors": True,
         "mcp_server": False,
-        "app_kwargs": {"middleware": _middleware(engine), "lifespan": keeping_little},
+        "app_kwargs": {"middleware": _middleware(engine, host), "lifespan": keeping_little},
         "theme": Paper(),
         "css": stylesheet(),
     }
 
 
-def _middleware(engine: Engine) -> list[Middleware]:
+def _middleware(engine: Engine, host: str) -> list[Middleware]:
     """What stands before gradio's routes, the outermost first."""
+    is_local = engine.mode == "local"
     return [
-        Middleware(SafeHeaders, frames=[HUB] if engine.mode == "hosted" else []),
+        Middleware(SafeHeaders, frames=() if is_local else (HUB,)),
+        *([Middleware(OwnHosts, host=host)] if is_local else []),
         Middleware(ClosedRoutes),
         Middleware(BodyLimit, upload_bytes=_upload_bytes(engine)),
     ]
