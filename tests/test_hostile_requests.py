@@ -375,6 +375,7 @@ def test_no_page_has_a_name_of_any_length_or_kind(app: App, name: Any):
     for kind in ("run/predict", "queue/join", "component_server"):
         status, _, said = app.post(f"{API}/{kind}", body)
         assert status in (400, 422), (kind, status, said)
+    assert app.ask("GET", f"{API}/heartbeat/{'x' * 1000}")[0] == 404
     assert "x" * 1000 not in held(app)
 
 

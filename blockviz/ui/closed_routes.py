@@ -14,11 +14,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 # Under gradio_api/ and at the top: `proxy=` passes on another server; `file/` is an old name of
 # `file=`; a deep link leaves a file for every look of a page (ours need none, see link.py);
 # recordings leave files too; `custom_component` writes each request to the log; `dev` polls
-# for as long as somebody listens; the others belong to features that are switched off here.
+# for as long as somebody listens; the others belong to features that are switched off here. No page
+# has a name as long as that of the last row (see sessions.py).
 CLOSED = re.compile(
     r"/+(?:gradio_api/+)?(?:"
     r"proxy=|(?:file|deep_link|process_recording|custom_component|dev|monitoring|profiling|runs"
-    r"|run-history|stream|vibe-[a-z-]+|undo-vibe-edit)(?:/|$))"
+    r"|run-history|stream|vibe-[a-z-]+|undo-vibe-edit)(?:/|$)"
+    r"|heartbeat/.{65})"
 )
 # An address is a scheme of more than one letter (one is a disk of Windows), or two slashes.
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:|[/\\]{2}")
