@@ -29,8 +29,8 @@ def _is_browser_required() -> bool:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest tests go first: a worker that is through takes over from the end of what the other
-    still has, and should find short ones there."""
+    """The longest tests go first: a worker that is through takes over from the end of what the
+    other still has, and should find short ones there."""
     long = ("/browser/real/", "/browser/")
     items.sort(key=lambda item: [part not in item.nodeid for part in long])
 
