@@ -94,7 +94,7 @@ def _known(out: Path | None) -> Contest | None:
     if out is None or not out.exists():
         return None
     try:
-        return Contest.from_json(json.loads(out.read_text(encoding="utf-8")))
+        return Contest.from_json(json.loads(out.read_text(encoding="utf-8-sig")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, BlockvizError):
         return None
 

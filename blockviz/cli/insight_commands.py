@@ -94,7 +94,7 @@ def stability(args: argparse.Namespace) -> int:
 def read_table(path: Path) -> ScoreTable:
     """The scores that blockviz has written to a file; BadInput where they are none."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8-sig"))
         if data["schema"] != "blockviz/scores/1":
             raise ValueError(data["schema"])
         return ScoreTable.from_json(data)

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from blockviz.errors import BadInput
+from blockviz.types import TEXT_ENDINGS
 
 UNIT_BYTES = {"": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
@@ -49,10 +50,13 @@ def add_text(
         default="demo",
         metavar="TEXT",
         help=f"{what}: demo, own, alpaca, wikitext2, c4, OWNER/NAME of the hub, or a file "
-        "(.txt, .raw, .jsonl, .parquet) [demo]",
+        f"({', '.join(TEXT_ENDINGS)}) [demo]",
     )
     parser.add_argument(
-        "--text-column", default="text", metavar="C", help="of a .jsonl or .parquet file [text]"
+        "--text-column",
+        default="text",
+        metavar="C",
+        help="of a table, such as .jsonl or .csv [text]",
     )
     parser.add_argument(
         "--n-samples", type=int, default=n_samples, metavar="N", help=f"windows [{n_samples}]"

@@ -24,8 +24,8 @@ DEFAULT_TEXT = "demo"
 def read_recipe(args: argparse.Namespace) -> RecipeFile:
     """The file of --recipe; BadInput unless it is one."""
     try:
-        data = json.loads(args.recipe.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        data = json.loads(args.recipe.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
         raise BadInput(
             f"The recipe {args.recipe.name} was to be followed.",
             "There is no such file, or it is not JSON.",

@@ -98,8 +98,8 @@ def read_plan(args: argparse.Namespace) -> PruningPlan | None:
     if args.plan is None:
         return None
     try:
-        data: Any = json.loads(args.plan.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        data: Any = json.loads(args.plan.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
         raise BadPlan(
             f"The plan {args.plan.name} was to be read.",
             "There is no such file, or it is not JSON.",

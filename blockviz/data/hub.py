@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from blockviz.data.cells import check_text, counted, refuse_column
 from blockviz.data.records import Role, Texts
 from blockviz.data.stored import Stored
 from blockviz.errors import BadCalibration, BadInput, BadSource
@@ -75,7 +76,8 @@ def stream(
     """Done(Texts): the first rows of the split for `role`, at most `n_texts` and 8M characters.
 
     Calibration reads `train`, evaluation `test` or what comes nearest; a set with one split gives
-    it to every role, and the check for shared text is what warns then.
+    it to every role, and the check for shared text is what warns then. Rows with null in the column
+    are left out and counted; an empty row is a blank line of its corpus, and stays.
     """
     limit = n_texts or max_texts
     stored = Stored((wanted.name, wanted.column, role, limit))
@@ -84,8 +86,8 @@ def stream(
         with _three_parts(wanted):
             splits = _open(wanted)
             split = next((name for name in _SPLITS[role] if name in splits), next(iter(splits)))
-            rows = yield from _rows(wanted, splits[split], limit)
-        texts = Texts(rows, wanted.name, split)
+            rows, n_without = yield from _rows(wanted, splits[split], limit)
+        texts = Texts(rows, wanted.name, counted(split, n_without))
         stored.write(texts)
     yield Done(texts)
 
@@ -114,16 +116,18 @@ def _open(wanted: HubText) -> Mapping[str, Any]:
 
 def _rows(
     wanted: HubText, rows: Any, limit: int | None
-) -> Generator[Progress, None, tuple[str, ...]]:
+) -> Generator[Progress, None, tuple[tuple[str, ...], int]]:
+    """(texts, how many rows had none)."""
     texts: list[str] = []
-    n_chars = 0
-    for row in rows:
+    n_chars, n_without = 0, 0
+    for number, row in enumerate(rows, start=1):
         if wanted.column not in row:
-            _refuse_column(wanted, row)
+            refuse_column(wanted.name, wanted.column, row, where=f"Row {number}")
         text = row[wanted.column]
-        if not isinstance(text, str):
-            _refuse_column(wanted, row)
-        texts.append(text)
+        if text is None:
+            n_without += 1
+            continue
+        texts.append(check_text(text, wanted.column, wanted.name, where=f"Row {number}"))
         n_chars += len(text)
         if len(texts) % _EVERY == 0:
             yield Progress(f"Reading {wanted.name}", len(texts), limit or 0)
@@ -135,7 +139,7 @@ def _rows(
             "It holds no text.",
             "Use another data set or a text file.",
         )
-    return tuple(texts)
+    return tuple(texts), n_without
 
 
 def _alpaca(role: Role, *, seed: int, n_texts: int) -> Events:
@@ -213,12 +217,3 @@ def _three_parts(wanted: HubText) -> Iterator[None]:
 
 def _refuse(wanted: HubText, found: str, todo: str, error: Exception) -> NoReturn:
     raise BadSource(f"The data set {wanted.name} was asked for.", found, todo) from error
-
-
-def _refuse_column(wanted: HubText, row: Mapping[str, Any]) -> NoReturn:
-    listed = ", ".join(repr(str(key)[:40]) for key in list(row)[:12])
-    raise BadCalibration(
-        f"The column {wanted.column!r} of {wanted.name} was asked for.",
-        f"It has {listed}, and the column must hold text.",
-        "Name a column with text with --text-column.",
-    )

@@ -114,7 +114,7 @@ def read_file(path: Path) -> TaskSet:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text("utf-8")
+        return path.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
         _refuse(path, "It is not UTF-8.", "Save the file again in UTF-8.", error)
     except OSError as error:
@@ -125,7 +125,7 @@ def _text(path: Path) -> str:
 def _object(path: Path, number: int, line: str) -> Mapping[str, Any]:
     try:
         data = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         _refuse(path, f"Line {number} is not valid JSON.", _LOOKS_LIKE, error)
     if not isinstance(data, dict):
         _refuse(path, f"Line {number} is not a JSON object.", _LOOKS_LIKE)

@@ -9,10 +9,10 @@ from blockviz.data import bundled, files, hub
 from blockviz.data.records import ROLES, Role
 from blockviz.errors import BadInput, BadSource
 from blockviz.sources.refs import check_hub_id, is_path_like, shown
-from blockviz.types import Done, Events, Progress, passing
+from blockviz.types import TEXT_ENDINGS, Done, Events, Progress, passing
 
 NAMED_SETS = ("demo", "own", "alpaca", "wikitext2", "c4")
-_USE = f"Use {', '.join(NAMED_SETS)}, a file (.txt, .raw, .jsonl, .parquet), or owner/name."
+_USE = f"Use {', '.join(NAMED_SETS)}, a file ({', '.join(TEXT_ENDINGS)}), or owner/name."
 
 
 def load_texts(
@@ -45,6 +45,7 @@ def load_texts(
         _check_name(name)
         wanted = hub.HubText(name, column=text_column)
         texts = yield from passing(hub.stream(wanted, role, n_texts=n_texts))
+    yield Progress("Reading the text", 0, 0, f"{texts.dataset}: {texts.split}")
     yield Done(texts)
 
 

@@ -16,6 +16,7 @@ from blockviz.errors import BadInput, BadSource, UnsupportedModel
 from blockviz.models.config_check import check_config
 from blockviz.models.custom import class_of_config, flattened
 from blockviz.models.families import FAMILIES, family_of
+from blockviz.models.marks import without_marks
 from blockviz.models.model import BlockModel, find_blocks
 from blockviz.models.proof import prove
 from blockviz.models.repaired import RepairedModel
@@ -71,8 +72,8 @@ def read_config(folder: Path, name: str) -> dict:
     """config.json of a model folder, checked against remote code and unknown formats."""
     path = folder / "config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        config = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
         raise BadSource(
             f"The model {name} was to be loaded.",
             "Its config.json cannot be read as JSON.",
@@ -96,9 +97,9 @@ def load_model(
     config = read_config(folder, name)
     place = pick_device(device)
     yield Progress("loading weights", 0, 2, f"{name}")
-    with quiet():
-        tokenizer = _load_tokenizer(folder, name)
-        module = _load_module(folder, name, config, pick_dtype(dtype, place), place)
+    with quiet(), without_marks(folder) as readable:
+        tokenizer = _load_tokenizer(readable, name)
+        module = _load_module(readable, name, config, pick_dtype(dtype, place), place)
     yield Progress("checking blocks", 1, 2, config["model_type"])
     about = {"revision": revision, "quantisation": quantisation, "license": license}
     if "blockviz" in config:

@@ -15,8 +15,8 @@ from blockviz.sources.weights import check_weights, wanted_files
 def read_config(path: Path, text: str) -> dict[str, Any]:
     """config.json as a dict; BadSource when it is not a JSON object."""
     try:
-        config = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        config = json.loads(path.read_text("utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
         raise _bad_config(text) from error
     if not isinstance(config, dict):
         raise _bad_config(text)

@@ -5,6 +5,8 @@ from blockviz.types.blocks import PARTS, UNITS, Block, BlockId, ModelInfo, Part,
 from blockviz.types.comparison import Comparison, ComparisonColumn
 from blockviz.types.contest import Answered, Contest, Entry
 from blockviz.types.data import (
+    TABLE_ENDINGS,
+    TEXT_ENDINGS,
     CalibrationBatch,
     CalibrationSet,
     DataOrigin,
@@ -52,7 +54,9 @@ __all__ = [
     "CHANNELS",
     "EXPORT_MODES",
     "PARTS",
+    "TABLE_ENDINGS",
     "TASK_MODES",
+    "TEXT_ENDINGS",
     "UNITS",
     "AblationTable",
     "Answer",

@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     import torch
 
+# How the names of files end that hold texts: one a row of a column, or the whole file.
+TABLE_ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+TEXT_ENDINGS = (".txt", ".raw", *TABLE_ENDINGS)
+
 
 @dataclass(frozen=True)
 class DataOrigin:
