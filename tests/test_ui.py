@@ -21,7 +21,7 @@ from blockviz.rankings import rank_intervals, tied_with
 from blockviz.session import Continuation, Limits, LiveResult, Sizes, Visitor
 from blockviz.session.export_views import ExportRequest
 from blockviz.session.exports import Exported
-from blockviz.types import BlockId, Done, Progress, PruningPlan
+from blockviz.types import TEXT_ENDINGS, BlockId, Done, Progress, PruningPlan
 from blockviz.ui import inputs, map_views, views, words
 from blockviz.ui.compare_handlers import CompareHandlers
 from blockviz.ui.drawing import Drawing
@@ -423,6 +423,14 @@ def test_the_bundled_prompt_goes_the_way_that_it_went_for_the_example(engine, wa
     boxes = {b.elem_id: b.value for b in build_app(engine).blocks.values()
              if b.elem_id in ("chat", "compare-chat")}  # fmt: skip
     assert boxes == {"chat": way, "compare-chat": way}
+
+
+def test_the_upload_takes_what_the_command_line_reads():
+    """gradio itself refuses other endings."""
+    blocks = build_app(FakeEngine()).blocks.values()
+    (upload,) = [b for b in blocks if getattr(b, "elem_id", "") == "upload"]
+    assert tuple(upload.file_types) == TEXT_ENDINGS
+    assert {".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet"} <= {*TEXT_ENDINGS}
 
 
 def test_without_a_chat_template_no_prompt_goes_through_one_out_of_sight(engine, visitor):

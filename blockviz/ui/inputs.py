@@ -141,7 +141,7 @@ def json_file(raw: Any, name: str) -> tuple[Any, str]:
         limit = f"At most {MAX_JSON_BYTES >> 20} MB are taken."
         raise BadInput(asked, f"There is none, or it is too large. {limit}", "Choose another file.")
     try:
-        return json.loads(path.read_text("utf-8")), path.stem[:60]
+        return json.loads(path.read_text("utf-8-sig")), path.stem[:60]
     except (OSError, ValueError, RecursionError) as error:
         raise BadInput(
             asked, "It is not JSON in UTF-8.", "Give a file that blockviz has written."

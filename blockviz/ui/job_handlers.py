@@ -12,7 +12,7 @@ import gradio as gr
 from blockviz.errors import BadInput, BlockvizError
 from blockviz.session import JobView, Limits, ScoreRequest, Visitor
 from blockviz.session.search_views import PairsRequest
-from blockviz.types import UNITS, ModelInfo
+from blockviz.types import TEXT_ENDINGS, UNITS, ModelInfo
 from blockviz.ui import inputs, views
 from blockviz.ui.drawing import Drawing
 from blockviz.ui.found import found, is_of, step_of, with_found
@@ -256,7 +256,7 @@ class JobHandlers:
             raise BadInput(
                 "An uploaded file was to be the calibration text.",
                 "No file was uploaded.",
-                "Upload a .txt or .jsonl file, or choose another text.",
+                f"Upload a file ({', '.join(TEXT_ENDINGS)}), or choose another text.",
             )
         most, longest = limits.n_samples or MAX_SAMPLES, limits.seq_len or MAX_SEQ_LEN
         return ScoreRequest(

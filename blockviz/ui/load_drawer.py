@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import gradio as gr
 
 from blockviz.session import Limits, MetricCard
-from blockviz.types import UNITS
+from blockviz.types import TEXT_ENDINGS, UNITS
 from blockviz.ui import views
 from blockviz.ui.job_handlers import DTYPES, MODES, UPLOAD, texts_for
 from blockviz.ui.parts import heading, part
@@ -78,7 +78,7 @@ def _text_column(screen: Screen, engine: Engine) -> None:
         sources, value="demo", label="Calibration text", elem_id="source"
     ))  # fmt: skip
     screen.add("upload", gr.File(
-        label="Text file", file_types=[".txt", ".jsonl"], visible=False, elem_id="upload",
+        label="Text file", file_types=list(TEXT_ENDINGS), visible=False, elem_id="upload",
         height=120,
     ))  # fmt: skip
     with gr.Row():
