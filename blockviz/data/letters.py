@@ -11,14 +11,17 @@ import torch
 from blockviz.data.pairs import encode, special_prefix
 from blockviz.data.windows import token_hash
 from blockviz.errors import BadInput
-from blockviz.types import CalibrationSet, DataOrigin, LetterPrompts, TaskRow, TaskSet
+from blockviz.types import CalibrationSet, DataOrigin, LetterPrompts, TaskRow, TaskSet, check_rows
 
 INSTRUCTION = "Choose the right answer to the question and reply with its letter only."
 _QUESTION, _ANSWER = "Question: ", "Answer:"
 
 
-def letter_prompts(tasks: TaskSet, tokenizer: Any, *, max_seq_len: int) -> LetterPrompts:
-    """The LetterPrompts of a task of mode `choices`; BadInput for other modes.
+def letter_prompts(
+    tasks: TaskSet, tokenizer: Any, *, max_seq_len: int, n_rows: int | None = None
+) -> LetterPrompts:
+    """The LetterPrompts of a task of mode `choices`; BadInput for other modes, and where a prompt
+    holds a token that is not among the n_rows of the model's embedding.
 
     The prompt ends in "Answer:" and the letter's id is that of " A" where the tokenizer joins the
     space to the word, as most do: a space of its own at the end would be a token that no text of
@@ -34,6 +37,10 @@ def letter_prompts(tasks: TaskSet, tokenizer: Any, *, max_seq_len: int) -> Lette
         )
     prefix = special_prefix(tokenizer)
     asked = [_asked(row, tokenizer, prefix) for row in tasks.rows]
+    if n_rows is not None:
+        for row, (prompt, letters) in zip(tasks.rows, asked, strict=True):
+            said = f"The row {row.id} of {tasks.name} was to be scored."
+            check_rows([*prompt, *letters], n_rows, tokenizer, asked=said)
     prompts = [prompt[-max_seq_len:] for prompt, _ in asked]
     n_options = torch.tensor([len(letters) for _, letters in asked])
     return LetterPrompts(

@@ -11,7 +11,7 @@ import torch
 
 from blockviz.data.records import Role, Texts
 from blockviz.errors import BadCalibration, BadInput
-from blockviz.types import CalibrationSet, DataOrigin
+from blockviz.types import CalibrationSet, DataOrigin, check_rows
 
 Mode = Literal["stream", "per_sample"]
 MODES: tuple[Mode, ...] = ("stream", "per_sample")
@@ -29,20 +29,25 @@ def build(
     is_shuffled: bool = False,
     role: Role = "calibration",
     max_seq_len: int | None = None,
+    n_rows: int | None = None,
 ) -> CalibrationSet:
     """The CalibrationSet of `texts`.
 
     `stream`: all texts joined with a blank line, one tokenizer call with its defaults, cut into
     windows of seq_len tokens, the tail dropped, the first n_samples taken. `per_sample`: the first
     n_samples texts that are not blank, each cut to seq_len tokens, right-padded to the longest and
-    masked. `is_shuffled` takes windows or texts in an order drawn with `seed` instead.
+    masked. `is_shuffled` takes windows or texts in an order drawn with `seed` instead. n_rows: of
+    the model's embedding; BadInput where a window holds a token that has no row there.
     """
     _check(mode, n_samples, seq_len, max_seq_len)
     generator = torch.Generator().manual_seed(seed) if is_shuffled else None
     if mode == "stream":
         ids, mask = _stream(texts, tokenizer, n_samples, seq_len, generator)
     else:
-        ids, mask = _per_sample(texts, tokenizer, n_samples, seq_len, generator)
+        ids, mask = _per_sample(texts, tokenizer, n_samples, seq_len, generator, n_rows)
+    if n_rows is not None:
+        asked = f"The text {texts.dataset} was to be read."
+        check_rows(ids[mask].tolist(), n_rows, tokenizer, asked=asked)
     origin = DataOrigin(
         dataset=texts.dataset,
         split=texts.split,
@@ -140,6 +145,7 @@ def _per_sample(
     n_samples: int,
     seq_len: int,
     generator: torch.Generator | None,
+    n_rows: int | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """A row of one token predicts nothing, so it is left out like a blank text."""
     candidates = [text for text in texts.texts if text.strip()]
@@ -156,7 +162,7 @@ def _per_sample(
     if len(rows) < n_samples:
         _refuse_few(n_samples, len(rows))
     longest = max(map(len, rows))
-    ids = torch.full((n_samples, longest), _pad_id(tokenizer), dtype=torch.int64)
+    ids = torch.full((n_samples, longest), _pad_id(tokenizer, n_rows), dtype=torch.int64)
     mask = torch.zeros((n_samples, longest), dtype=torch.bool)
     for i, row in enumerate(rows):
         ids[i, : len(row)] = torch.tensor(row, dtype=torch.int64)
@@ -173,10 +179,10 @@ def _refuse_few(n_samples: int, n_rows: int) -> None:
     )
 
 
-def _pad_id(tokenizer: Any) -> int:
-    """A valid id for masked places; pad id 0 is a pad id like any other."""
+def _pad_id(tokenizer: Any, n_rows: int | None) -> int:
+    """An id that has a row, for masked places; pad id 0 is a pad id like any other."""
     for name in ("pad_token_id", "eos_token_id"):
         value = getattr(tokenizer, name, None)
-        if isinstance(value, int):
+        if isinstance(value, int) and (n_rows is None or 0 <= value < n_rows):
             return value
     return 0

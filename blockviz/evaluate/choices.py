@@ -18,7 +18,16 @@ from blockviz.evaluate.answers import ChoiceResult, RemovalResults
 from blockviz.evaluate.loss import next_token_nll
 from blockviz.models.model import BlockModel
 from blockviz.models.stage import Head, Stage
-from blockviz.types import BlockId, CalibrationBatch, Done, Events, Progress, TaskRow, TaskSet
+from blockviz.types import (
+    BlockId,
+    CalibrationBatch,
+    Done,
+    Events,
+    Progress,
+    TaskRow,
+    TaskSet,
+    check_rows,
+)
 
 _GROUP_BATCHES = 8
 
@@ -84,7 +93,7 @@ def score_removals(
     for row in tasks.rows:
         if len(asked) % 64 == 0:
             yield Progress(stage, 0, 0, "tokenising")
-        asked.append(tuple(_options(model, row, prefix)))
+        asked.append(tuple(_options(model, tasks, row, prefix)))
     answers: _Answers = {candidate: [] for candidate in (*candidates, None)}
     n_done, n_all = 0, len(answers) * sum(len({o.inputs for o in options}) for options in asked)
     partial = None
@@ -100,6 +109,20 @@ def score_removals(
             answers[candidate] += [tuple(read[option] for option in row) for row in group]
         partial = _results(tasks, asked, answers, is_bos=bool(prefix))
     yield Done(partial)
+
+
+def check_questions(model: BlockModel, tasks: TaskSet, *, add_bos: bool | None = None) -> None:
+    """Nothing, if the model can read every option of every row; else BadInput, before any forward.
+
+    Only a tokenizer that knows tokens without a row in the embedding has all rows looked through.
+    """
+    known = model.tokenizer.get_vocab().values()
+    if max(known, default=0) < model.info.vocab_size:
+        return
+    prefix = special_prefix(model.tokenizer, add_bos=add_bos)
+    for row in tasks.rows:
+        for _ in _options(model, tasks, row, prefix):
+            pass
 
 
 def _suffixes(
@@ -150,7 +173,9 @@ def _read(head: Head, stream: torch.Tensor, batch: _Batch) -> dict[_Option, _Ans
     return {option: (-float(nll.sum()), bool(top.all())) for option, nll, top in split}
 
 
-def _options(model: BlockModel, row: TaskRow, prefix: tuple[int, ...]) -> Iterator[_Option]:
+def _options(
+    model: BlockModel, tasks: TaskSet, row: TaskRow, prefix: tuple[int, ...]
+) -> Iterator[_Option]:
     longest = model.info.max_seq_len
     for context, continuation in row.pairs:
         before, after = encode_pair(model.tokenizer, context, continuation, prefix)
@@ -161,6 +186,8 @@ def _options(model: BlockModel, row: TaskRow, prefix: tuple[int, ...]) -> Iterat
                 f"the context of {model.info.name}.",
                 "Leave that row out.",
             )
+        said = f"The row {row.id} of {tasks.name} was to be scored."
+        check_rows([*before, *after], model.info.vocab_size, model.tokenizer, asked=said)
         inputs = [*before, *after][:-1]
         yield _Option(tuple(inputs[-longest:]), tuple(after), len(inputs) > longest)
 

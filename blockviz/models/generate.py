@@ -9,7 +9,7 @@ import torch
 from blockviz.errors import BadInput
 from blockviz.models.model import BlockModel
 from blockviz.models.stage import Head
-from blockviz.types import BlockId
+from blockviz.types import BlockId, check_rows
 
 
 def prompt_ids(model: BlockModel, prompt: str, *, is_chat: bool) -> list[int]:
@@ -31,6 +31,7 @@ def prompt_ids(model: BlockModel, prompt: str, *, is_chat: bool) -> list[int]:
         raise BadInput(
             "Text was to be continued.", "The prompt holds no token.", "Write at least one word."
         )
+    check_rows(ids, model.info.vocab_size, tokenizer, asked="A prompt was to be read.")
     return list(ids)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from blockviz.errors import BadInput, BadSource, UnsupportedModel
@@ -160,12 +161,24 @@ def known_families() -> tuple[tuple[str, tuple[str, ...]], ...]:
 def _load_tokenizer(folder: Path, name: str) -> object:
     try:
         return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except StrictDataclassError as error:
+        raise _bad_entry(name, error) from error
     except (OSError, ValueError, KeyError) as error:
         raise BadSource(
             f"The tokenizer of {name} was to be loaded.",
             "Its files are missing or not understood.",
             "Put tokenizer.json and tokenizer_config.json beside config.json.",
         ) from error
+
+
+def _bad_entry(name: str, error: StrictDataclassError) -> UnsupportedModel:
+    """`error`: what transformers says of a config entry, over several lines."""
+    said = " ".join(str(error).split())
+    return UnsupportedModel(
+        f"The model {name} was to be loaded.",
+        f"transformers does not take its config.json: {said[:160]}.",
+        "Mend that entry of config.json, or download the file again.",
+    )
 
 
 def _load_module(
@@ -185,6 +198,17 @@ def _load_module(
             module, found = transformers.AutoModelForCausalLM.from_pretrained(
                 folder, trust_remote_code=False, **how
             )
+    except StrictDataclassError as error:
+        raise _bad_entry(name, error) from error
+    except AssertionError as error:
+        padding = (
+            f"pad_token_id {config.get('pad_token_id')}, vocab_size {config.get('vocab_size')}"
+        )
+        raise UnsupportedModel(
+            f"The model {name} was to be loaded.",
+            f"Its config.json does not fit together ({str(error)[:80]}; {padding}).",
+            "Set pad_token_id to null, or to an id below vocab_size: nothing is read at padding.",
+        ) from error
     except (SafetensorError, RuntimeError) as error:
         raise BadSource(
             f"The weights of {name} were to be loaded.",

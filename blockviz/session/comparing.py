@@ -13,7 +13,12 @@ from torch import nn
 from blockviz.corrections import Correction, Repair, repaired_model
 from blockviz.data import overlap_warning
 from blockviz.errors import BadInput, UnsupportedModel
-from blockviz.evaluate import Perplexity, measure_perplexity, score_choices
+from blockviz.evaluate import (
+    Perplexity,
+    check_questions,
+    measure_perplexity,
+    score_choices,
+)
 from blockviz.models.generate import continue_greedily
 from blockviz.models.model import BlockModel
 from blockviz.session.columns import answers_of, kept_pieces, questions_of, sized, timing_of
@@ -95,6 +100,8 @@ def compare_request(
     if parse_corrections(request.repair.corrections):
         windows = yield from passing(open_fit_windows(model, request.repair))
     tasks = yield from passing(open_tasks(request.tasks, limit=request.limit))
+    for task in tasks:
+        check_questions(model, task)
     evaluation = yield from passing(open_windows(model, request.repair.evaluation, "evaluation"))
     yield from compare_windows(model, request, ids, windows, evaluation, tasks)
 

@@ -12,7 +12,12 @@ from typing import Any
 from blockviz.corrections import CORRECTIONS, fit, repaired_model
 from blockviz.data import load_tasks
 from blockviz.errors import BadInput, UnsupportedModel
-from blockviz.evaluate import Perplexity, measure_perplexity, score_choices
+from blockviz.evaluate import (
+    Perplexity,
+    check_questions,
+    measure_perplexity,
+    score_choices,
+)
 from blockviz.export import stock_parameters
 from blockviz.models.model import BlockModel
 from blockviz.models.repaired import RepairedModel
@@ -64,6 +69,7 @@ def contest_request(
     tasks = []
     for name in request.tasks:
         tasks.append((yield from passing(load_tasks(name, limit=request.limit))))
+        check_questions(model, tasks[-1])
     provenance = provenance_of(model, evaluation.origin)
     entries, settings = [], request.settings()
     if known is not None and is_same_contest(known, request, provenance):

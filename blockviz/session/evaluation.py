@@ -12,7 +12,13 @@ from blockviz.corrections import repaired_model
 from blockviz.data import check_tasks, load_tasks, overlap_warning
 from blockviz.data.pairs import special_prefix
 from blockviz.errors import BadInput, UnsupportedModel
-from blockviz.evaluate import ChoiceResult, Perplexity, measure_perplexity, score_choices
+from blockviz.evaluate import (
+    ChoiceResult,
+    Perplexity,
+    check_questions,
+    measure_perplexity,
+    score_choices,
+)
 from blockviz.export import stock_parameters
 from blockviz.models.model import BlockModel
 from blockviz.session.opening import open_windows, provenance_of
@@ -72,6 +78,8 @@ def evaluate_request(
         speed.check()
     if tasks:
         special_prefix(model.tokenizer, add_bos=add_bos)
+    for task in tasks:
+        check_questions(model, task, add_bos=add_bos)
     windows = yield from passing(open_windows(model, request, "evaluation"))
     report = _Report(model, windows, tasks, add_bos)
     yield from passing(report.row(_Variant(model, PruningPlan())))

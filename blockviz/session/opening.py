@@ -92,6 +92,7 @@ def open_windows(model: BlockModel, request: ScoreRequest, role: str = "calibrat
         is_shuffled=request.is_shuffled,
         role=role,
         max_seq_len=model.info.max_seq_len,
+        n_rows=model.info.vocab_size,
     )
     yield Done(windows)
 

@@ -12,7 +12,7 @@ import torch
 from blockviz.data import check_tasks, letter_prompts, load_tasks
 from blockviz.engine import SetRunner, SweepResult, sweep, weights_and_gradients, weights_of
 from blockviz.errors import BadInput
-from blockviz.evaluate import score_removals
+from blockviz.evaluate import check_questions, score_removals
 from blockviz.metrics import (
     AblationMetric,
     ActivationMetric,
@@ -86,6 +86,8 @@ def score_windows(
 ) -> Events:
     """Done(ScoreTable) of metrics on given windows and, for those that need one, a task."""
     wanted = possible(model, windows, metrics, request.metrics)
+    if tasks is not None:
+        check_questions(model, tasks)
     run = _Run(model, windows, wanted, request, tasks, kept)
     for stage in (run.weights, run.text, run.prompts, run.gradients, run.games, run.tasks_masked):
         with contextlib.closing(stage()) as events:
@@ -174,7 +176,10 @@ class _Run:
             return
         started = time.perf_counter()
         prompts = letter_prompts(
-            self.tasks, self.model.tokenizer, max_seq_len=self.model.info.max_seq_len
+            self.tasks,
+            self.model.tokenizer,
+            max_seq_len=self.model.info.max_seq_len,
+            n_rows=self.model.info.vocab_size,
         )
         events = sweep(
             self.model, prompts.windows, (), candidates=(), prompts=prompts, **self._wanted(metrics)

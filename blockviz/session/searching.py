@@ -8,6 +8,7 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field, replace
 
 from blockviz.data import load_tasks
+from blockviz.evaluate import check_questions
 from blockviz.memory import SHARE, free_bytes
 from blockviz.models.model import BlockModel
 from blockviz.search import Look, Space, Strategy, race
@@ -73,6 +74,7 @@ def search_windows(
     tasks = None
     if request.text.tasks:
         tasks = yield from passing(load_tasks(request.text.tasks, limit=request.text.limit))
+        check_questions(model, tasks)
 
     def opened(on: BlockModel) -> Objective:
         return open_objective(

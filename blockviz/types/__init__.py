@@ -49,6 +49,7 @@ from blockviz.types.search import (
     parts_of,
 )
 from blockviz.types.tasks import TASK_MODES, LetterPrompts, TaskRow, TaskSet
+from blockviz.types.tokens import check_rows
 
 __all__ = [
     "CHANNELS",
@@ -108,6 +109,7 @@ __all__ = [
     "Timing",
     "Unit",
     "WeightTensors",
+    "check_rows",
     "parts_of",
     "passing",
     "run",
