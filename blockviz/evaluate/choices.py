@@ -17,6 +17,7 @@ from blockviz.errors import BadInput
 from blockviz.evaluate.answers import ChoiceResult, RemovalResults
 from blockviz.evaluate.loss import next_token_nll
 from blockviz.models.model import BlockModel
+from blockviz.models.overflow import is_finite, overflow
 from blockviz.models.stage import Head, Stage
 from blockviz.types import (
     BlockId,
@@ -135,8 +136,8 @@ def _suffixes(
     for candidate in sorted(candidates):
         stream, at = stage.run(stream, at, removed, stop=candidate.layer), candidate.layer
         without = stage.run(stream, at, (*removed, candidate))
-        yield candidate, _read(head, without, batch)
-    yield None, _read(head, stage.run(stream, at, removed), batch)
+        yield candidate, _read(model, head, without, batch)
+    yield None, _read(model, head, stage.run(stream, at, removed), batch)
 
 
 def _padded(batch: _Batch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -150,7 +151,9 @@ def _padded(batch: _Batch) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @torch.inference_mode()
-def _read(head: Head, stream: torch.Tensor, batch: _Batch) -> dict[_Option, _Answer]:
+def _read(
+    model: BlockModel, head: Head, stream: torch.Tensor, batch: _Batch
+) -> dict[_Option, _Answer]:
     """Option -> answer; the head runs only where a target is predicted.
 
     stream (inputs, longest, hidden): what lies behind the last layer.
@@ -166,6 +169,8 @@ def _read(head: Head, stream: torch.Tensor, batch: _Batch) -> dict[_Option, _Ans
     loss = torch.zeros(len(targets), dtype=torch.float64)
     is_top = torch.zeros(len(targets), dtype=torch.bool)
     for part, logits in head.chunks(hidden):
+        if not is_finite(logits):
+            raise overflow(model, "on the questions that it was asked")
         loss[part] = next_token_nll(logits, targets[part]).cpu().double()
         is_top[part] = (logits.argmax(dim=-1) == targets[part]).cpu()
     sizes = [len(option.targets) for option in options]

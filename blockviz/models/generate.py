@@ -8,6 +8,7 @@ import torch
 
 from blockviz.errors import BadInput
 from blockviz.models.model import BlockModel
+from blockviz.models.overflow import is_finite, overflow
 from blockviz.models.stage import Head
 from blockviz.types import BlockId, check_rows
 
@@ -79,4 +80,6 @@ def _next(
             input_ids=step.to(model.device), past_key_values=cache, use_cache=True
         )
     logits = head.logits(output.last_hidden_state[:, -1])
+    if not is_finite(logits):
+        raise overflow(model, f"on this prompt{' without these blocks' if removed else ''}")
     return int(logits.argmax(dim=-1)), output.past_key_values

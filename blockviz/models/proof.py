@@ -9,6 +9,7 @@ import torch
 
 from blockviz.errors import UnsupportedModel
 from blockviz.models.model import BlockModel, unwrap
+from blockviz.models.overflow import is_finite, overflow
 from blockviz.models.stage import Head, Stage
 from blockviz.types import BlockId, CalibrationBatch
 
@@ -17,7 +18,8 @@ _MISFITS = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, Value
 
 
 def prove(model: BlockModel, *, seed: int = 0) -> None:
-    """Returns if the blocks are what they are taken for; UnsupportedModel otherwise.
+    """Returns if the blocks are what they are taken for; UnsupportedModel otherwise, or BadInput
+    where the model's numbers are not finite in its dtype.
 
     Each within the dtype's tolerance: a layer gives its input + attention update + MLP update; the
     MLP reads the stream it is said to read; a layer without both its blocks returns its input
@@ -28,6 +30,8 @@ def prove(model: BlockModel, *, seed: int = 0) -> None:
     ids = torch.randint(model.info.vocab_size, (1, n), generator=generator)
     batch = CalibrationBatch(ids, torch.ones_like(ids, dtype=torch.bool))
     try:
+        if not is_finite(model.logits(batch)):
+            raise overflow(model, "on the first tokens that it read")
         _prove_sums(model, batch)
         _prove_absence(model, batch)
         _prove_stage(model, batch)

@@ -21,6 +21,7 @@ from blockviz.evaluate import (
 )
 from blockviz.export import stock_parameters
 from blockviz.models.model import BlockModel
+from blockviz.models.overflow import overflow
 from blockviz.session.opening import open_windows, provenance_of
 from blockviz.session.repair_space import NO_CORRECTION, check_repair
 from blockviz.session.repair_views import RepairRequest
@@ -189,6 +190,9 @@ class _Report:
             self.refused[variant.correction] = no_number(variant.correction)
             yield Done(None)
             return
+        if not math.isfinite(found.nll):
+            without = " without these blocks" if variant.plan.removed else ""
+            raise overflow(self.model, f"on {self.windows.origin.dataset}{without}")
         before = baseline["_perplexity"] if baseline else None
         row = _row_of(self.model, self.windows, variant, found, before)
         for task in self.tasks:

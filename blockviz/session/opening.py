@@ -15,6 +15,7 @@ from blockviz.models.config_check import check_config
 from blockviz.models.gguf import convert, gguf_quantisation
 from blockviz.models.load import load_model, read_config
 from blockviz.models.model import BlockModel
+from blockviz.models.overflow import check_windows
 from blockviz.session.views import ScoreRequest, Verdict
 from blockviz.sources import (
     ModelFiles,
@@ -72,7 +73,10 @@ def inspect_model(name: str) -> Verdict:
 
 
 def open_windows(model: BlockModel, request: ScoreRequest, role: str = "calibration") -> Events:
-    """Done(CalibrationSet): the windows that a request names, cut with the model's tokenizer."""
+    """Done(CalibrationSet): the windows that a request names, cut with the model's tokenizer.
+
+    BadInput where the model's own numbers overflow on them.
+    """
     _check_context(model, request.seq_len)
     texts = yield from passing(
         load_texts(
@@ -94,6 +98,7 @@ def open_windows(model: BlockModel, request: ScoreRequest, role: str = "calibrat
         max_seq_len=model.info.max_seq_len,
         n_rows=model.info.vocab_size,
     )
+    yield from check_windows(model, windows)
     yield Done(windows)
 
 
