@@ -56,6 +56,14 @@ def label_of(method: Any) -> str:
     return ":".join([method.name, *settings])
 
 
+def parse_share(text: str) -> float:
+    """0.2 of `0.2` and of `20%`; ValueError where it is no number. The range is not checked."""
+    number, percent, rest = text.strip().partition("%")
+    if rest:
+        raise ValueError(text)
+    return float(number) / 100 if percent else float(number)
+
+
 def _convert(what: str, text: str, value: str, kind: Any) -> Any:
     try:
         return {"int": int, "float": float, "bool": _flag}.get(str(kind), str)(value)

@@ -82,7 +82,6 @@ def test_load_says_what_was_loaded(client: Client, engine: FakeEngine):
         ("/search", {"strategy": 3}, "Send plain text"),
         ("/evaluate", {"remove": ""}, "Nothing is removed"),
         ("/evaluate", {"remove": "99.attn"}, "has layers"),
-        ("/evaluate", {"remove": "18.attn,18.attn"}, "named twice"),
         ("/evaluate", {"remove": "x" * 5000}, "characters"),
         ("/evaluate", {"remove": "18.attn", "correction": "magic"}, "no such choice"),
         ("/evaluate", {"remove": "18.attn", "data": "../x.txt"}, "no such choice"),

@@ -7,8 +7,11 @@ import re
 from pathlib import Path
 
 from blockviz.errors import BadInput
+from blockviz.settings import parse_share
 from blockviz.types import TEXT_ENDINGS
 
+# What to write for a share.
+SHARE = "Write 0.2 or 20% for a fifth."
 UNIT_BYTES = {"": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
 
@@ -142,6 +145,24 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
 
 def add_out(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="write the result as JSON")
+
+
+def share(text: str) -> float:
+    """0.2 of `0.2` or `20%`; BadInput where it is neither. The range is the session's to check."""
+    try:
+        return parse_share(text)
+    except ValueError as error:
+        raise BadInput(f"A share of {text!r} was given.", "That is no number.", SHARE) from error
+
+
+def percent(text: str) -> float:
+    """5 of `5` or `5%`; BadInput where it is neither."""
+    try:
+        return float(text.strip().removesuffix("%"))
+    except ValueError as error:
+        raise BadInput(
+            f"A rise of {text!r} was given.", "That is no number.", "Write 5 or 5%, for one."
+        ) from error
 
 
 def n_bytes(text: str) -> int:

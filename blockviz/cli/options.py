@@ -25,6 +25,8 @@ from blockviz.cli.option_groups import (
     add_tasks,
     add_text,
     add_verify,
+    percent,
+    share,
 )
 from blockviz.errors import BadInput
 
@@ -173,9 +175,9 @@ def _search(parser: argparse.ArgumentParser) -> None:
     add("--unit", metavar="UNIT", help="removed at once: block, layer, attn or mlp [block]")
     target = parser.add_argument_group("target (at least one; all that are given hold)")
     target.add_argument("--blocks", type=int, metavar="K", help="so many units")
-    target.add_argument("--ratio", type=float, metavar="R", help="at most this share of parameters")
+    target.add_argument("--ratio", type=share, metavar="R", help="at most this share: 0.2 or 20%%")
     target.add_argument(
-        "--max-ppl-rise", type=float, metavar="PERCENT", help="as many as perplexity bears"
+        "--max-ppl-rise", type=percent, metavar="PERCENT", help="as many as perplexity bears"
     )
     target.add_argument("--speedup", type=float, metavar="X", help="until X times as fast")
     add("--protect-first", type=int, metavar="N", help="keep the first N layers [0]")
@@ -186,7 +188,7 @@ def _search(parser: argparse.ArgumentParser) -> None:
     add("--repair-samples", type=int, metavar="N", help="windows behind those to fit it on [64]")
     doubt = parser.add_mutually_exclusive_group()
     doubt.add_argument(
-        "--level", type=float, metavar="P", help="doubt that a decision may leave [0.05]"
+        "--level", type=share, metavar="P", help="doubt that a decision may leave [0.05]"
     )
     doubt.add_argument(
         "--exhaustive",

@@ -17,6 +17,7 @@ from blockviz.session.pairing import check_pairs, pairs_request, road_of
 from blockviz.session.processes import close_shares, open_shares
 from blockviz.session.recipes import departures, filled_request
 from blockviz.session.search_space import check_search
+from blockviz.session.search_target import asked, n_units
 from blockviz.session.search_views import PairsRequest
 from blockviz.session.searching import search_request
 from blockviz.types import Events, Interactions, ModelInfo, SearchRun, SearchStep
@@ -45,7 +46,7 @@ def search(args: argparse.Namespace) -> int:
         run = _searched(args, events, can_go_on=ledger is not None)
     finally:
         close_shares()
-    show_search(run, model.info, can_redo=ledger is not None)
+    show_search(run, model.info, target=asked(request), can_redo=ledger is not None)
     write_json(args.out, run.to_json())
     _say_what_is_there(args, run)
     return 0
@@ -109,19 +110,20 @@ def _change(before: Sequence[object], step: SearchStep) -> str:
     return f"{new or 'nothing new'} (back: {back})"
 
 
-def show_search(run: SearchRun, info: ModelInfo, *, can_redo: bool) -> None:
-    """The decisions as a table, then what they come to and what they took."""
+def show_search(run: SearchRun, info: ModelInfo, *, target: str, can_redo: bool) -> None:
+    """The decisions as a table, then what they come to beside the target, and what they took."""
     head = ["removal", "block", run.unit_label or run.objective]
     head += ["evaluations", "confidence", "seconds"]
     rows = [["0", "whole model", _number(run.baseline), NONE, NONE, NONE], *step_rows(run)]
     table(head, rows)
     say()
     cut = info.parameters_of(run.best.removed if run.best else ()) / info.n_parameters
-    say(f"{_count(run)} removed, {100 * cut:.2f} % of the parameters; {_rise(run)}")
-    asked = f"{run.n_evaluated:.4g} of {run.n_of} evaluations" if run.n_of else "no evaluations"
+    wanted = f" (asked for: {target})" if target else ""
+    say(f"{_count(run)} removed, {100 * cut:.2f} % of the parameters{wanted}; {_rise(run)}")
+    spent = f"{run.n_evaluated:.4g} of {run.n_of} evaluations" if run.n_of else "no evaluations"
     data = run.provenance.data
     where = f"; {data.describe()}" if data else ""
-    say(f"{run.strategy} by {run.objective}: {asked}{where}; {run.provenance.dtype}")
+    say(f"{run.strategy} by {run.objective}: {spent}{where}; {run.provenance.dtype}")
     if run.n_reused and can_redo:
         say(f"{run.n_reused} evaluations known from other runs; --no-resume redoes them")
     if run.warning:
@@ -139,8 +141,7 @@ def _rise(run: SearchRun) -> str:
 
 
 def _count(run: SearchRun) -> str:
-    n = len(run.best.removed) if run.best else 0
-    return f"{n} {'layer' if run.unit == 'layer' else 'block'}{'' if n == 1 else 's'}"
+    return n_units(len(run.best.removed) if run.best else 0, run.unit)
 
 
 def _say_what_is_there(args: argparse.Namespace, run: SearchRun) -> None:

@@ -15,7 +15,7 @@ import torch
 from blockviz.corrections.base import TOKENS
 from blockviz.errors import BadInput
 from blockviz.registry import Registry
-from blockviz.settings import check_settings
+from blockviz.settings import check_settings, parse_share
 
 SCORES: Registry[type[WeightScore]] = Registry("score")
 
@@ -134,17 +134,18 @@ class Pattern:
 
     @classmethod
     def parse(cls, text: str) -> Pattern:
-        """The pattern of `0.5` or `2:4`; BadInput otherwise."""
+        """The pattern of `0.5`, `50%` or `2:4`; BadInput otherwise."""
         found = re.fullmatch(r"(\d{1,4}):(\d{1,4})", text.strip())
         if found and 0 < int(found[1]) < int(found[2]):
             return cls(n_kept=int(found[1]), n_of=int(found[2]))
-        if re.fullmatch(r"0?\.\d+", text.strip()) and 0 < float(text) < 1:
-            return cls(share=float(text))
+        is_share = re.fullmatch(r"0?\.\d+|\d{1,2}(\.\d+)? ?%", text.strip())
+        if is_share and 0 < parse_share(text) < 1:
+            return cls(share=parse_share(text))
         raise BadInput(
             f"Zeros in the pattern {text!r} were asked for.",
             "It must be a share of zeros between 0 and 1, or N:M with 0 < N < M, N kept of every "
             "M inputs in a row.",
-            "Write 0.5, 2:4 or 4:8, for example.",
+            "Write 0.5, 50%, 2:4 or 4:8, for example.",
         )
 
     def __str__(self) -> str:

@@ -11,6 +11,7 @@ from blockviz.metrics import parse_metrics
 from blockviz.models.model import BlockModel
 from blockviz.session.scoring import score_windows
 from blockviz.session.views import ScoreRequest
+from blockviz.settings import parse_share
 from blockviz.types import BlockId, CalibrationSet, Done, Events, Scores, Unit, passing
 
 
@@ -20,14 +21,14 @@ def parse_pool(text: str) -> tuple[str, float]:
         return "", 1.0
     metric, _, share = text.rpartition(":")
     try:
-        found = float(share)
+        found = parse_share(share)
     except ValueError:
         found = math.nan
     if not metric or not 0 < found <= 1:
         raise BadInput(
             f"The candidate pool {text!r} was asked for.",
             "A pool is METRIC:SHARE with a share above 0 and up to 1.",
-            "Write bi:0.5 for the half with the lowest block influence.",
+            "Write bi:0.5 or bi:50% for the half with the lowest block influence.",
         )
     return metric, found
 

@@ -142,16 +142,16 @@ def _check_has_target(request: SearchRequest) -> None:
 
 
 def _check_target(request: SearchRequest, *, is_perplexity: bool) -> None:
-    for value, is_right, name, wanted in (
-        (request.blocks, lambda v: v >= 1, "blocks to remove", "1 or more"),
-        (request.ratio, lambda v: 0 < v < 1, "share of parameters", "a share, such as 0.2"),
-        (request.max_ppl_rise, lambda v: v >= 0, "rise of perplexity", "percent, 0 or more"),
-        (request.speedup, lambda v: v > 1, "speed-up", "above 1, such as 1.2"),
-    ):
+    for value, is_right, name, wanted, todo in (
+        (request.blocks, lambda v: v >= 1, "blocks to remove", "1 or more", "Ask for 1 or more."),
+        (request.ratio, lambda v: 0 < v < 1, "share of parameters", "above 0 and below 1",
+         "Ask for 0.2 or 20% for a fifth."),
+        (request.max_ppl_rise, lambda v: v >= 0, "rise of perplexity", "percent, 0 or more",
+         "Ask for 5 for 5 %."),
+        (request.speedup, lambda v: v > 1, "speed-up", "above 1", "Ask for 1.2, for one."),
+    ):  # fmt: skip
         if value is not None and not (math.isfinite(value) and is_right(value)):
-            raise BadInput(
-                f"{value} was asked for as {name}.", f"It must be {wanted}.", "Change it."
-            )
+            raise BadInput(f"{value} was asked for as {name}.", f"It must be {wanted}.", todo)
     if request.max_ppl_rise is not None and not is_perplexity:
         raise BadInput(
             f"A largest rise of perplexity was asked for in a search by {request.objective}.",

@@ -20,6 +20,7 @@ from blockviz.session.pools import scored
 from blockviz.session.processes import ALONE, Shares, shared
 from blockviz.session.repaired_search import Grounds
 from blockviz.session.search_space import DEFAULT_SCORES, check_search, open_space
+from blockviz.session.search_target import unreached
 from blockviz.session.search_text import check_alone, open_fit_text
 from blockviz.session.search_views import SearchRequest
 from blockviz.types import (
@@ -265,16 +266,18 @@ class _Run:
             parameters=_parameters(self.request),
             n_reused=round(self.measured.n_reused),
             is_partial=is_partial,
-            warning=self._warning(),
+            warning=self._warning(is_partial=is_partial),
         )
 
     def _number(self, mean: float) -> float:
         return self.measured.objective.number(mean)
 
-    def _warning(self) -> str:
-        if not self.measured.n_bad:
-            return ""
-        return f"{self.measured.n_bad} removed sets gave no number and were taken for the worst."
+    def _warning(self, *, is_partial: bool) -> str:
+        said = [] if is_partial else [unreached(self.request, self.steps, self.space)]
+        if self.measured.n_bad:
+            n = self.measured.n_bad
+            said.append(f"{n} removed sets gave no number and were taken for the worst.")
+        return " ".join(filter(None, said))
 
 
 def _note(ask: Ask, look: Look, n_windows: int) -> str:

@@ -45,8 +45,9 @@ class BlockId:
 
     @classmethod
     def parse(cls, text: str) -> BlockId:
-        """BlockId of `"12.attn"`; BadPlan on anything else."""
+        """BlockId of `"12.attn"`, in any case; BadPlan on anything else."""
         head, dot, part = text.strip().partition(".") if isinstance(text, str) else ("", "", "")
+        part = part.lower()
         if dot and head.isascii() and head.isdigit() and len(head) < 6 and part in PARTS:
             return cls(int(head), part)
         raise BadPlan(

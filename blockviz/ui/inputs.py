@@ -31,13 +31,6 @@ def removed_blocks(raw: Any, info: ModelInfo) -> tuple[str, ...]:
             "Name each block once, and keep at least one.",
         )
     blocks = tuple(BlockId.parse(item) for item in raw)
-    twice = [str(b) for i, b in enumerate(blocks) if b in blocks[:i]]
-    if twice:
-        raise BadPlan(
-            f"{len(blocks)} blocks were to be removed.",
-            f"{twice[0]} is named twice.",
-            "Name each block once.",
-        )
     return tuple(str(b) for b in PruningPlan(removed=blocks).check(info).removed)
 
 
