@@ -278,6 +278,16 @@ def test_undo_redo_and_reset_walk_the_same_path(engine, visitor):
     assert none["undo"]["interactive"]
 
 
+def test_a_reset_that_a_newer_toggle_has_overtaken_changes_nothing(engine, visitor):
+    """It is answered again for what the toggle made: the page had reset before it cut the block."""
+    handlers = MapHandlers(engine, Turns())
+    toggled = replace(visitor.with_removed(["2.mlp"]), seq=2)
+    late = handlers.reset(Call("s", data={"seq": 1}), toggled, None, None)
+    assert (late["visitor"].removed, late["grid"]["seq"]) == (("2.mlp",), 2)
+    newest = handlers.reset(Call("s", data={"seq": 3}), toggled, None, None)
+    assert (newest["visitor"].removed, newest["grid"]["seq"]) == ((), 3)
+
+
 def test_a_plan_of_another_model_is_not_drawn_on_this_one(engine, visitor):
     old = replace(visitor, model_key="another")
     with pytest.raises(BadInput, match="Reload the page"):

@@ -207,12 +207,12 @@ def _plan_events(screen: Screen, plan: MapHandlers) -> list[gr.events.Dependency
 
 
 def _history_events(screen: Screen, plan: MapHandlers) -> list[gr.events.Dependency]:
-    """Undo, Redo and Reset, which stand on every tab."""
+    """Undo, Redo and Reset, which stand on every tab; the grid sends Reset, numbered as its own."""
     look = {"inputs": ("visitor", *LOOK), "outputs": PLAN}
-    undo, reset = screen["undo"].click, screen["reset"].click
+    undo = (screen["undo"].click, screen["grid"].undo)
     return [
-        *(screen.listen(t, plan.undo, **look) for t in (undo, screen["grid"].undo)),
-        *(screen.listen(t, plan.reset, **look) for t in (reset, screen["grid"].reset)),
+        *(screen.listen(trigger, plan.undo, **look) for trigger in undo),
+        screen.listen(screen["grid"].reset, plan.reset, **look, **EACH),
         screen.listen(screen["redo"].click, plan.redo, **look),
     ]
 

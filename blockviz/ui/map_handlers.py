@@ -26,8 +26,7 @@ class MapHandlers:
     def toggle(self, call: Call, visitor: Visitor, metric: Any, shade: Any) -> Update:
         """The grid sends the whole plan it now shows, so that a dropped event loses nothing, and
         numbers what it sends: a toggle that comes after a newer one changes nothing."""
-        seq = call.data.get("seq")
-        seq = seq if isinstance(seq, int) and not isinstance(seq, bool) else None
+        seq = _number(call)
         if seq is not None and seq < visitor.seq:
             self.drawing.check_model(visitor)
             return self._shown(call, visitor, metric, shade)
@@ -44,7 +43,11 @@ class MapHandlers:
         return self._shown(call, visitor.redo(), metric, shade)
 
     def reset(self, call: Call, visitor: Visitor, metric: Any, shade: Any) -> Update:
-        return self._shown(call, visitor.reset(), metric, shade)
+        """The grid sends it for the button and for its key, and numbers it as a toggle."""
+        seq = _number(call)
+        is_overtaken = seq is not None and seq < visitor.seq
+        changed_to = visitor if is_overtaken else _numbered(visitor.reset(), seq)
+        return self._shown(call, changed_to, metric, shade)
 
     def pick(self, call: Call, visitor: Visitor) -> Update:
         """A block was focused in the grid, or clicked in the heat map or the ranking."""
@@ -90,6 +93,12 @@ class MapHandlers:
             **self.drawing.grid(visitor, metric, shade, picked),
             "picked": picked,
         }
+
+
+def _number(call: Call) -> int | None:
+    """The number that the grid gave what it sent."""
+    seq = call.data.get("seq")
+    return seq if isinstance(seq, int) and not isinstance(seq, bool) else None
 
 
 def _numbered(visitor: Visitor, seq: int | None) -> Visitor:

@@ -167,6 +167,9 @@ def test_a_block_pressed_before_resets_answer_is_cut_out_of_the_whole_model(
     expect(block(page, "2.mlp")).to_have_attribute("aria-checked", "false")
     expect(block(page, "18.attn")).to_have_attribute("aria-checked", "true")
     reset.let_go()
+    quiet(page)
+    expect(page.locator("#score")).to_contain_text("59 of 60")
+    expect(block(page, "2.mlp")).to_have_attribute("aria-checked", "false")
 
 
 def test_many_quick_toggles_lose_none_and_end_on_the_last(serve, visit):

@@ -50,10 +50,14 @@ const toggle = (part, layer) => {
   paint();
   trigger("toggle", { removed: [...removed], block: `${layer}.${part}`, seq: sent });
 };
-// Reset shows at once, so that a block pressed before its answer is cut out of the whole model.
-const whole = () => {
+// Reset shows at once, and is numbered as a toggle to the whole model would be: a block pressed before
+// its answer is cut out of the whole model, and no drawing begun before it brings the old plan back.
+const reset = () => {
   removed = [];
+  sent += 1;
+  clearTimeout(pickTimer);
   paint();
+  trigger("reset", { seq: sent });
 };
 const pick = () => {
   const part = ROWS[here.row][0];
@@ -80,15 +84,12 @@ table.addEventListener("keydown", (event) => {
   const moves = { ArrowLeft: [row, layer - 1], ArrowRight: [row, layer + 1], ArrowUp: [row - 1, layer], ArrowDown: [row + 1, layer], Home: [row, 0], End: [row, view.layers - 1] };
   if (moves[event.key]) moveTo(...moves[event.key]);
   else if (event.key === "u") trigger("undo", {});
-  else if (event.key === "r") {
-    whole();
-    trigger("reset", {});
-  }
+  else if (event.key === "r") reset();
   else if (event.key === "?") hint.hidden = !hint.hidden;
   else return;
   event.preventDefault();
 });
-document.addEventListener("click", (event) => event.target.closest("#reset") && view && whole());
+document.addEventListener("click", (event) => event.target.closest("#reset") && view && reset());
 draw((v) => {
   // A drawing begun before the last toggle was taken, or before the last change, shows an old plan.
   const isOld = v.seq < sent || v.changes < seen;
