@@ -141,7 +141,7 @@ OTHERS = (
     Mutant("models", "prompt_ids", "If", 1, "if False:\n    _.body"),
     Mutant("models", "_stage_reached", "Call", 2, "_.args[0]"),
     Mutant("models", "convert", "Try", 0, "_.body"),
-    Mutant("models", "_load_module", "Call", 6, "_.args[0]"),
+    Mutant("models", "_load_module", "Call", 11, "_.args[0]"),
     Mutant("models", "Pruned._built", "If", 1, "if False:\n    _.body"),
     Mutant("plots", "comparison_card", "BinOp", 9, "_.left / _.right"),
     Mutant("plots", "_stretch", "BinOp", 0, "_.left"),

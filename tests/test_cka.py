@@ -198,7 +198,7 @@ def test_a_model_that_gives_no_numbers_is_refused(rows: str):
     try:
         with torch.no_grad():
             weight[0, 0] = math.nan
-        with pytest.raises(ValueError, match=r"cka is not finite for 1\.mlp, 2\.attn"):
+        with pytest.raises(BadInput, match=r"cka is not finite for 1\.mlp, 2\.attn"):
             scores_of(Similarity(rows=rows))
     finally:
         with torch.no_grad():

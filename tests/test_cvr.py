@@ -151,7 +151,7 @@ def test_weights_that_are_no_numbers_are_refused(unit: str):
     with torch.no_grad():
         for part in ("attn", "mlp"):
             next(model.part(BlockId(3, part)).parameters())[0, 0] = math.nan
-    with pytest.raises(ValueError, match=r"cvr is not finite for 0\."):
+    with pytest.raises(BadInput, match=r"cvr is not finite for 0\."):
         _scored(model, unit)
 
 

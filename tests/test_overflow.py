@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,14 @@ from test_cli import own_cache
 from blockviz.cli import main
 from blockviz.errors import BadInput
 from blockviz.evaluate import score_choices
+from blockviz.metrics import AblationMetric, parse_metrics
 from blockviz.models.generate import continue_greedily
 from blockviz.models.load import wrap
 from blockviz.models.overflow import check_windows, is_finite
+from blockviz.session import ScoreRequest
 from blockviz.session.opening import open_model
-from blockviz.types import TaskRow, TaskSet, run
+from blockviz.session.scoring import score_windows
+from blockviz.types import AblationTable, Scores, TaskRow, TaskSet, run
 
 __all__ = ["own_cache"]
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -132,3 +136,19 @@ def test_a_word_that_cannot_follow_is_no_overflow():
     assert is_finite(torch.tensor([[0.0, -torch.inf]]))
     assert not is_finite(torch.tensor([[0.0, torch.inf]]))
     assert not is_finite(torch.tensor([[torch.nan, 0.0]]))
+
+
+def test_a_removal_that_overflows_is_never_ranked(monkeypatch):
+    """The whole model is finite; without one block it is not, so that its score is no number."""
+    model, windows = tiny.model("llama"), tiny.windows(2, 8)
+    asked, metrics = ScoreRequest(metrics=("ppl",)), parse_metrics(("ppl",))
+
+    def score(metric: AblationMetric, table: AblationTable) -> Scores:
+        values = {block: 1.0 for block in table.values} | {tiny.ids("1.mlp")[0]: math.inf}
+        return Scores(metric.name, metric.title, values, values)
+
+    monkeypatch.setattr(type(metrics["ppl"]), "score", score)
+    with pytest.raises(BadInput) as caught:
+        run(score_windows(model, windows, metrics, asked))
+    assert caught.value.found == "ppl is not finite for 1.mlp."
+    assert "bfloat16 or float32" in caught.value.todo

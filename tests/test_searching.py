@@ -202,7 +202,7 @@ def test_a_speed_up_cuts_until_it_is_reached(model, monkeypatch):
         ({"blocks": None}, "no target"),
         ({"blocks": 0}, "1 or more"),
         ({"blocks": 99}, "to choose from"),
-        ({"blocks": None, "ratio": 1.5}, "a share"),
+        ({"blocks": None, "ratio": 1.5}, "above 0 and below 1"),
         ({"blocks": None, "max_ppl_rise": -3.0}, "percent"),
         ({"blocks": None, "max_ppl_rise": 3.0, "objective": "kl"}, "does not measure perplexity"),
         ({"blocks": None, "speedup": 0.9}, "above 1"),

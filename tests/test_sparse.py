@@ -114,14 +114,31 @@ def test_patterns_are_read_and_written():
 
 @pytest.mark.parametrize(
     "text",
-    ["", "0", "1", "0.0", "1.0", "-0.5", "50%", "nan", "1e-2", "4:4", "0:4", "4:2", "2:", "a"],
+    [
+        "",
+        "0",
+        "1",
+        "0.0",
+        "1.0",
+        "-0.5",
+        "0%",
+        "100%",
+        "5%%",
+        "nan",
+        "1e-2",
+        "4:4",
+        "0:4",
+        "4:2",
+        "2:",
+        "a",
+    ],
 )
 def test_what_is_no_pattern_is_refused(text: str) -> None:
     with pytest.raises(BadInput) as refused:
         Pattern.parse(text)
     assert refused.value.asked == f"Zeros in the pattern {text!r} were asked for."
     assert "N kept of every M inputs in a row" in refused.value.found
-    assert refused.value.todo == "Write 0.5, 2:4 or 4:8, for example."
+    assert refused.value.todo == "Write 0.5, 50%, 2:4 or 4:8, for example."
 
 
 @pytest.mark.parametrize("text", ["2:4", "4:8", "1:4", "3:4", "1:2"])

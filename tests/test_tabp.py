@@ -383,7 +383,7 @@ def test_a_model_that_gives_no_numbers_is_refused(name: str, stat: str, form: st
     try:
         with torch.no_grad():
             weight[0, 0] = math.nan
-        with pytest.raises(ValueError, match=f"{name} is not finite for "):
+        with pytest.raises(BadInput, match=f"{name} is not finite for "):
             early_exit_scores(parse_metric(f"{name}:stat={stat}:form={form}"), "llama")
     finally:
         with torch.no_grad():

@@ -43,7 +43,7 @@ RAW = False
 EVERY_BLOCK = [str(b.id) for b in INFO.blocks]
 FORGED = [
     None, 3, "18.attn", {"0": "18.attn"}, [3], [None], [["18.attn"]], ["-1.attn"], ["30.attn"],
-    ["18.attn", "18.attn"], [float("nan")], ["18"], ["18.head"], ["1e1.attn"], ["../etc.attn"],
+    [float("nan")], ["18"], ["18.head"], ["1e1.attn"], ["../etc.attn"],
     ["0.attn"] * 10_000, EVERY_BLOCK,
 ]  # fmt: skip
 

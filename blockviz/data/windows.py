@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 
+from blockviz.data.prefix import first_tokens, tokens_of
 from blockviz.data.records import Role, Texts
 from blockviz.errors import BadCalibration, BadInput
 from blockviz.types import CalibrationSet, DataOrigin, check_rows
@@ -34,10 +35,11 @@ def build(
     """The CalibrationSet of `texts`.
 
     `stream`: all texts joined with a blank line, one tokenizer call with its defaults, cut into
-    windows of seq_len tokens, the tail dropped, the first n_samples taken. `per_sample`: the first
-    n_samples texts that are not blank, each cut to seq_len tokens, right-padded to the longest and
-    masked. `is_shuffled` takes windows or texts in an order drawn with `seed` instead. n_rows: of
-    the model's embedding; BadInput where a window holds a token that has no row there.
+    windows of seq_len tokens, the tail dropped, the first n_samples taken; a long text is read only
+    as far as that call's tokens are needed. `per_sample`: the first n_samples texts that are not
+    blank, each cut to seq_len tokens, right-padded to the longest and masked. `is_shuffled` takes
+    windows or texts in an order drawn with `seed` instead. n_rows: of the model's embedding;
+    BadInput where a window holds a token that has no row there.
     """
     _check(mode, n_samples, seq_len, max_seq_len)
     generator = torch.Generator().manual_seed(seed) if is_shuffled else None
@@ -103,12 +105,6 @@ def _check(mode: str, n_samples: int, seq_len: int, max_seq_len: int | None) -> 
         )
 
 
-def _tokens(tokenizer: Callable[..., Any], text: str) -> list[int]:
-    """`verbose=False` only silences a warning on texts longer than the context: we cut windows."""
-    ids = tokenizer(text, verbose=False)["input_ids"]
-    return ids if isinstance(ids, list) else list(ids)
-
-
 def _stream(
     texts: Texts,
     tokenizer: Callable[..., Any],
@@ -116,7 +112,11 @@ def _stream(
     seq_len: int,
     generator: torch.Generator | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    ids = _tokens(tokenizer, _BLANK_LINE.join(texts.texts))
+    text = _BLANK_LINE.join(texts.texts)
+    if generator is None:
+        ids = first_tokens(tokenizer, text, n_samples * seq_len)
+    else:
+        ids = tokens_of(tokenizer, text)
     n_windows = len(ids) // seq_len
     if n_windows < n_samples:
         _refuse_short(n_samples, seq_len, n_windows, len(ids) // n_samples)
@@ -154,7 +154,7 @@ def _per_sample(
         candidates = [candidates[i] for i in order]
     rows: list[list[int]] = []
     for text in candidates:
-        ids = _tokens(tokenizer, text)[:seq_len]
+        ids = first_tokens(tokenizer, text, seq_len)[:seq_len]
         if len(ids) > 1:
             rows.append(ids)
         if len(rows) == n_samples:

@@ -173,10 +173,10 @@ def _load_tokenizer(folder: Path, name: str) -> object:
 
 def _bad_entry(name: str, error: StrictDataclassError) -> UnsupportedModel:
     """`error`: what transformers says of a config entry, over several lines."""
-    said = " ".join(str(error).split())
+    said = " ".join(str(error).partition(". Errors:")[0].split())
     return UnsupportedModel(
         f"The model {name} was to be loaded.",
-        f"transformers does not take its config.json: {said[:160]}.",
+        f"transformers does not take its config.json: {said[:240]}.",
         "Mend that entry of config.json, or download the file again.",
     )
 

@@ -33,6 +33,7 @@ from blockviz.types import (
     CalibrationSet,
     Done,
     Events,
+    NotFinite,
     Progress,
     Scores,
     ScoreTable,
@@ -91,7 +92,14 @@ def score_windows(
     run = _Run(model, windows, wanted, request, tasks, kept)
     for stage in (run.weights, run.text, run.prompts, run.gradients, run.games, run.tasks_masked):
         with contextlib.closing(stage()) as events:
-            yield from events
+            try:
+                yield from events
+            except NotFinite as error:
+                raise BadInput(
+                    f"The metrics {', '.join(wanted)} were to score every block.",
+                    f"{error}.",
+                    "Load the model in bfloat16 or float32, or leave that metric out.",
+                ) from error
     yield Done(run.table())
 
 

@@ -117,6 +117,10 @@ class Matrix:
             raise ValueError(f"a matrix with {n} labels must be {n} x {n}")
 
 
+class NotFinite(ValueError):
+    """A score that is NaN or infinite."""
+
+
 @dataclass(frozen=True)
 class Scores:
     """One metric's importance per block. `values`: higher = keep. `raw`: the paper's own number.
@@ -124,7 +128,7 @@ class Scores:
     `windows`: (first layer, number of layers) -> raw number of that contiguous run of layers.
     `per_window`: BlockId -> one number a calibration window, higher = keep, whose mean orders the
     blocks as `values` does; None where a metric has no such numbers.
-    NaN or inf raises ValueError: such a score is never ranked.
+    NaN or inf raises NotFinite: such a score is never ranked.
     """
 
     metric: str
@@ -143,7 +147,7 @@ class Scores:
     def __post_init__(self) -> None:
         bad = [str(b) for b, v in self.values.items() if not math.isfinite(v)]
         if bad:
-            raise ValueError(f"{self.metric} is not finite for {', '.join(bad)}")
+            raise NotFinite(f"{self.metric} is not finite for {', '.join(bad)}")
 
     def ranks(self) -> dict[BlockId, int]:
         """1 = first to remove; ties keep attention before MLP, then depth (BlockPruner's order)."""
