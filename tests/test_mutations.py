@@ -21,6 +21,7 @@ from mutant_place import PACKAGE, Mutant, Stale, placed
 from mutants import METRIC_MUTANTS, MUTANTS, MetricMutant
 
 import blockviz.stats
+from blockviz.errors import BadInput
 from blockviz.metrics import METRICS, Metric, parse_metric
 from blockviz.types import Scores
 
@@ -102,7 +103,7 @@ def test_the_genuine_metric_passes_its_check(name: str):
 @pytest.mark.parametrize("mutant", METRIC_MUTANTS, ids=str)
 def test_a_wrong_sign_or_axis_is_seen(mutant: MetricMutant):
     metric = changed(mutant)
-    with pytest.raises((AssertionError, ValueError)):
+    with pytest.raises((AssertionError, ValueError, BadInput)):
         CHECKS[mutant.metric](metric)
 
 
