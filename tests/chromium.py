@@ -8,7 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+# The headless shell draws the same pages, without the toolbar for which the others run a renderer.
+NAMES = (
+    "chromium-headless-shell",
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "google-chrome-stable",
+)
+# Debian's; other systems may have the second alone.
+PACKAGES = ("chromium-headless-shell", "chromium")
 MAC_APPS = (
     "/Applications/Chromium.app/Contents/MacOS/Chromium",
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
@@ -46,14 +55,13 @@ def install() -> None:
         sys.stderr.write(HOW + "\n")
         return
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    packages = ["chromium", "fonts-liberation"]
-    for command in (
-        ["update", "-q"],
-        ["install", "-y", "-q", "--no-install-recommends", *packages],
-    ):
-        if subprocess.run(["apt-get", *command], env=env, check=False).returncode != 0:
-            sys.stderr.write(f"apt-get {command[0]} failed. {HOW}\n")
-            return
+
+    def is_done(*command: str) -> bool:
+        return subprocess.run(["apt-get", *command], env=env, check=False).returncode == 0
+
+    take = ("install", "-y", "-q", "--no-install-recommends", "fonts-liberation")
+    if not is_done("update", "-q") or not any(is_done(*take, package) for package in PACKAGES):
+        sys.stderr.write(f"apt-get failed. {HOW}\n")
 
 
 if __name__ == "__main__" and find() is None:

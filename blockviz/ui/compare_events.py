@@ -33,13 +33,12 @@ def wire_compare(
         *(screen.listen(trigger, compare.newest, inputs=(*own, *FORM), outputs=OUTPUTS, **last)
           for trigger in (ended.then, screen["job"].compared)),
     ]  # fmt: skip
-    # After a drawing too: it was begun with the settings as they were then.
     settled = (
-        *(change.then for change in (*changes, *drawings)),
         *(screen[name].blur for name in written), *(screen[name].submit for name in written),
         *(screen[name].input for name in FORM if name not in written),
     )  # fmt: skip
-    for trigger in settled:
+    # After a drawing too: it was begun with the settings as they were then.
+    for trigger in (settled, *(change.then for change in (*changes, *drawings))):
         screen.listen(trigger, compare.describe, inputs=shown, outputs=DESCRIBED, **last)
     screen.listen(
         screen["start_compare"].click, compare.start, inputs=(*own, *FORM),

@@ -79,8 +79,7 @@ def wire(app: Page, screen: Screen, engine: Engine, turns: Turns, jobs: JobHandl
         inputs=("visitor", "import_scores", *LOOK), outputs=EVERYTHING,
     )  # fmt: skip
     _insight_events(screen, insights, jobs)
-    for trigger in (screen["write"].click, screen["prompt"].submit):
-        screen.listen(trigger, live.write, **write)
+    screen.listen((screen["write"].click, screen["prompt"].submit), live.write, **write)
 
 
 def _insight_events(screen: Screen, insights: InsightHandlers, jobs: JobHandlers) -> None:
@@ -94,13 +93,14 @@ def _insight_events(screen: Screen, insights: InsightHandlers, jobs: JobHandlers
     )
     drawn_by = ("judged_metric", "line_metric", "log_scale", "pair_order")
     settings_changed = (screen[name].input for name in drawn_by)
-    for trigger in (screen["job"].paired, *settings_changed):
-        screen.listen(trigger, insights.draw, inputs=asked, outputs=cards, **last)
-    for trigger in (screen["insights"].select, screen["job"].settled):
-        screen.listen(
-            trigger, insights.redraw, inputs=asked,
-            outputs=(*cards, "judged_metric", "line_metric"), **last,
-        )  # fmt: skip
+    screen.listen(
+        (screen["job"].paired, *settings_changed), insights.draw, inputs=asked, outputs=cards,
+        **last,
+    )  # fmt: skip
+    screen.listen(
+        (screen["insights"].select, screen["job"].settled), insights.redraw, inputs=asked,
+        outputs=(*cards, "judged_metric", "line_metric"), **last,
+    )  # fmt: skip
     for name, start in (("start_judge", jobs.judge), ("start_pairs", jobs.pairs)):
         screen.listen(screen[name].click, start, inputs=("visitor", "jobs"), outputs=STARTED)
     screen.listen(
@@ -124,15 +124,14 @@ def _search_events(
         outputs=(*STARTED, "search_note"),
     )  # fmt: skip
     found = {"outputs": (*search_outputs(), "search_shown"), **last}
-    for trigger in (screen["search"].select, screen["search_shown"].input):
-        screen.listen(trigger, search.draw, inputs=shown, **found)
-    for trigger in (screen["job"].searched, screen["job"].settled):
-        screen.listen(trigger, search.newest, inputs=shown[:2], **found)
+    asked = (screen["search"].select, screen["search_shown"].input)
+    screen.listen(asked, search.draw, inputs=shown, **found)
+    arrived = (screen["job"].searched, screen["job"].settled)
+    screen.listen(arrived, search.newest, inputs=shown[:2], **found)
     drawn = {"inputs": ("visitor", "curve_group", "curve_log", "curve_point", "points_sent"),
              "outputs": CURVES, **last}  # fmt: skip
     own = (screen["curve_group"].input, screen["curve_log"].input, screen["curves"].select)
-    for trigger in (*own, screen["job"].settled):
-        screen.listen(trigger, curves.draw, **drawn)
+    screen.listen((*own, screen["job"].settled), curves.draw, **drawn)
     screen.listen(screen["job"].searched, curves.newest, **drawn)
     look = {"inputs": ("visitor", *LOOK), "outputs": PLAN}
     changes = [
@@ -169,16 +168,17 @@ def _search_settings(screen: Screen, search: SearchHandlers) -> None:
     followed = ("search_preset", "search_target", "search_strategy")
     written = [n for n in FORM if isinstance(screen[n], (gr.Number, gr.Textbox))]
     chosen = [n for n in FORM if n not in (*written, *followed)]
-    settled = [
-        filled.then, aimed.then, narrowed.then,
+    settled = (
         *(screen[name].blur for name in written), *(screen[name].submit for name in written),
         *(screen[name].input for name in chosen),
-    ]  # fmt: skip
+    )  # fmt: skip
+    followed_by = (filled.then, aimed.then, narrowed.then)
     about = {"inputs": FORM, "outputs": ("search_about", "search_preset"), **last}
     timed = {"inputs": ("visitor", *FORM), "outputs": ("search_time",), **COMPUTE}
-    for trigger in settled:
+    for trigger in (settled, *followed_by):
         screen.listen(trigger, search.describe, **about)
-    for trigger in (*settled, screen["estimate_search"].click, screen["search"].select):
+    asked = (*settled, screen["estimate_search"].click, screen["search"].select)
+    for trigger in (asked, *followed_by):
         screen.listen(trigger, search.estimate, **timed)
 
 
@@ -192,14 +192,14 @@ def _plan_events(screen: Screen, plan: MapHandlers) -> list[gr.events.Dependency
             screen["twin"].input, plan.twin, inputs=("visitor", "twin", *LOOK), outputs=out, **last
         ),
     ]
-    for source in ("grid", "ranking", "heat_clicks"):
-        screen.listen(
-            screen[source].pick, plan.pick, inputs=("visitor",), outputs=("picked", "block"), **EACH
-        )
+    screen.listen(
+        tuple(screen[source].pick for source in ("grid", "ranking", "heat_clicks")),
+        plan.pick, inputs=("visitor",), outputs=("picked", "block"), **EACH,
+    )  # fmt: skip
     colour_out = ("legend", "grid", "ranking", "link", "block")
     colour_in = ("visitor", *LOOK, "picked")
-    for name in LOOK:
-        screen.listen(screen[name].input, plan.colour, inputs=colour_in, outputs=colour_out, **last)
+    looks = tuple(screen[name].input for name in LOOK)
+    screen.listen(looks, plan.colour, inputs=colour_in, outputs=colour_out, **last)
     screen.listen(
         screen["shade"].input, plan.reshade, inputs=("visitor", "shade"), outputs=MAP, **last
     )
@@ -211,7 +211,7 @@ def _history_events(screen: Screen, plan: MapHandlers) -> list[gr.events.Depende
     look = {"inputs": ("visitor", *LOOK), "outputs": PLAN}
     undo = (screen["undo"].click, screen["grid"].undo)
     return [
-        *(screen.listen(trigger, plan.undo, **look) for trigger in undo),
+        screen.listen(undo, plan.undo, **look),
         screen.listen(screen["grid"].reset, plan.reset, **look, **EACH),
         screen.listen(screen["redo"].click, plan.redo, **look),
     ]
@@ -226,13 +226,14 @@ def _job_events(app: Page, screen: Screen, jobs: JobHandlers) -> gr.events.Depen
     screen.listen(
         screen["check"].click, jobs.check, inputs=("model", "revision"),
         outputs=("verdict", "load"), queue=True, show_progress="minimal",
+        show_progress_on=[screen["verdict"]],
     )  # fmt: skip
     screen.listen(
         screen["example"].input, jobs.exemplified, inputs=("example",),
         outputs=("model", "revision", "verdict", "load"),
     )  # fmt: skip
-    for name in ("model", "revision"):
-        screen.listen(screen[name].input, jobs.unchecked, outputs=("verdict", "load"))
+    named = (screen["model"].input, screen["revision"].input)
+    screen.listen(named, jobs.unchecked, outputs=("verdict", "load"))
     screen.listen(
         screen["load"].click, jobs.load, inputs=("jobs", "model", "revision", "dtype"),
         outputs=STARTED,

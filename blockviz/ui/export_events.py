@@ -44,11 +44,11 @@ def wire_export(
     last, own = {"trigger_mode": "always_last"}, ("visitor", "jobs")
     numbers = [n for n in FORM if isinstance(screen[n], gr.Number)]
     settled = (
-        *(change.then for change in changes), screen["export"].select, screen["job"].settled,
+        screen["export"].select, screen["job"].settled,
         *(screen[name].blur for name in numbers), *(screen[name].submit for name in numbers),
         *(screen[name].input for name in FORM if name not in numbers),
     )  # fmt: skip
-    for trigger in settled:
+    for trigger in (settled, *(change.then for change in changes)):
         screen.listen(
             trigger,
             export.describe,

@@ -25,10 +25,10 @@ def wire_learn(
     """
     learn, tour = LearnHandlers(engine, plan), TourHandlers(engine, plan)
     last = {"trigger_mode": "always_last"}
-    for trigger in (screen["learn"].select, screen["method_shown"].input, screen["job"].settled):
-        screen.listen(
-            trigger, learn.draw, inputs=("visitor", "method_shown"), outputs=("method",), **last
-        )
+    screen.listen(
+        (screen["learn"].select, screen["method_shown"].input, screen["job"].settled),
+        learn.draw, inputs=("visitor", "method_shown"), outputs=("method",), **last,
+    )  # fmt: skip
     screen.listen(
         screen["method"].colour, learn.colour, inputs=("visitor", "shade", "picked"),
         outputs=("metric", "legend", "grid", "ranking", "link", "block"), **EACH,

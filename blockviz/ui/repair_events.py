@@ -27,18 +27,21 @@ def wire_repair(
     own = {"inputs": ("corrections",), "outputs": ("corrections",)}
     ticked = screen.listen(screen["tick_all"].click, repair.tick, **own)
     drawings = [
-        *(screen.listen(trigger, repair.draw, inputs=asked, outputs=OUTPUTS, **last)
-          for trigger in (screen["repair"].select, screen["repair_shown"].input)),
-        *(screen.listen(trigger, repair.newest, inputs=("visitor", "jobs"), outputs=OUTPUTS, **last)
-          for trigger in (screen["job"].fitted, screen["job"].settled)),
+        screen.listen(
+            (screen["repair"].select, screen["repair_shown"].input),
+            repair.draw, inputs=asked, outputs=OUTPUTS, **last,
+        ),
+        screen.listen(
+            (screen["job"].fitted, screen["job"].settled),
+            repair.newest, inputs=("visitor", "jobs"), outputs=OUTPUTS, **last,
+        ),
     ]  # fmt: skip
-    # After a drawing too: it was begun with the plan as it was then.
     settled = (
-        *(change.then for change in (*changes, *drawings, ticked)),
         *(screen[name].blur for name in written), *(screen[name].submit for name in written),
         *(screen[name].input for name in FORM if name not in written),
     )  # fmt: skip
-    for trigger in settled:
+    # After a drawing too: it was begun with the plan as it was then.
+    for trigger in (settled, *(change.then for change in (*changes, *drawings, ticked))):
         screen.listen(
             trigger, repair.describe, inputs=(*asked, *FORM),
             outputs=("repair_says", "repair_note", "start_repair", "start_auto"), **last,
@@ -49,8 +52,8 @@ def wire_repair(
             outputs=(*started, "repair_note", *(f for fields in CARRIED.values() for f in fields)),
         )  # fmt: skip
     chosen, turned = ("visitor", "repair_shown", *looked), ("visitor", *LOOKED_AT)
-    for name in looked:
-        screen.listen(screen[name].input, repair.turn, inputs=chosen, outputs=turned, **last)
+    turns = tuple(screen[name].input for name in looked)
+    screen.listen(turns, repair.turn, inputs=chosen, outputs=turned, **last)
     for drawing in drawings:
         screen.listen(drawing.then, repair.turn_back, inputs=chosen, outputs=LOOKED_AT, **last)
     screen.listen(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import logging
 import secrets
+import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -85,7 +87,7 @@ class Screen:
 
     def listen(
         self,
-        trigger: Callable[..., Any],
+        trigger: Callable[..., Any] | Sequence[Callable[..., Any]],
         handler: Handler,
         *,
         inputs: Sequence[str] = (),
@@ -93,19 +95,37 @@ class Screen:
         is_signed: bool = False,
         **event: Any,
     ) -> Any:
-        """The gradio dependency. `outputs` always include the error box."""
+        """The gradio dependency. `outputs` always include the error box.
+
+        Triggers of components that call the same belong into one sequence: the page looks through
+        all dependencies for each of its components. A `.then` stands alone.
+        """
         names = tuple(dict.fromkeys((*outputs, "error")))
         is_stream = inspect.isgeneratorfunction(handler)
         wrap = _streamed if is_stream else _plain
         run = wrap(handler, names, tuple(inputs), self.visitors)
         run = _signed(run) if is_signed else run
-        settings = {"queue": is_stream, "show_progress": "hidden", "api_visibility": "private"}
-        return trigger(
+        # The page would look for every output at every step of an event to show nothing on it.
+        quiet = {"show_progress": "hidden", "show_progress_on": []}
+        settings = {"queue": is_stream, "api_visibility": "private", **quiet}
+        return _joined(trigger)(
             run,
             inputs=[self[name] for name in inputs],
             outputs=[self[name] for name in names],
             **{**settings, **event},
         )
+
+
+def _joined(trigger: Callable[..., Any] | Sequence[Callable[..., Any]]) -> Callable[..., Any]:
+    """What makes a dependency of one trigger or several."""
+    if not isinstance(trigger, Sequence):
+        return trigger
+    # The events that an HTML component names itself come in a form that `gr.on` cannot read.
+    methods = [
+        types.MethodType(one.func, *one.args) if isinstance(one, functools.partial) else one
+        for one in trigger
+    ]
+    return functools.partial(gr.on, methods)
 
 
 def to_outputs(names: Sequence[str], update: Update) -> list[Any]:
