@@ -40,16 +40,20 @@ ENV = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1",
 
 
 def main() -> None:
-    asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    asked = argparse.ArgumentParser(
+        usage="%(prog)s {contexts,kill} [options] [-- PYTEST ...]",
+        description=__doc__.splitlines()[0],
+    )
     asked.add_argument("step", choices=("contexts", "kill"))
     asked.add_argument("--name", default="test", help="what the results are called")
     asked.add_argument("--tree", type=Path, default=HERE, help="the checkout that is tested")
     asked.add_argument("--jobs", type=int, default=2, help="mutants at a time")
-    asked.add_argument("pytest", nargs="*", help="pytest's words, behind --")
-    given = asked.parse_args()
+    # argparse would give the words to the step where options stand between.
+    end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    given, words = asked.parse_args(sys.argv[1:end]), sys.argv[end + 1 :]
     OUT.mkdir(parents=True, exist_ok=True)
     if given.step == "contexts":
-        write_contexts(given.name, given.tree.resolve(), given.pytest)
+        write_contexts(given.name, given.tree.resolve(), words)
     else:
         kill_all(given.name, given.tree.resolve(), given.jobs)
 

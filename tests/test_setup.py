@@ -276,6 +276,7 @@ def test_of_a_large_download_every_hundred_megabytes_are_shown():
     ]
 
 
+@pytest.mark.slow("setup")
 @pytest.mark.parametrize("why", ["a GPU", "a CPU build"])
 def test_there_is_no_notice_with(why: str, first: Path, index, tmp_path: Path):
     at, more = again(first, tmp_path / "tree"), {}
@@ -296,6 +297,7 @@ def test_there_is_no_notice_with(why: str, first: Path, index, tmp_path: Path):
     assert (packages(at) / "torch.py").read_text() == f"version = {version!r}\n"
 
 
+@pytest.mark.slow("setup")
 def test_setting_up_goes_on_where_nothing_can_be_found_out(first: Path, index, tmp_path: Path):
     at = again(first, tmp_path / "tree")
     (at / ".ci" / "cuda_notice.py").write_text("raise SystemExit(3)\n")
@@ -303,6 +305,7 @@ def test_setting_up_goes_on_where_nothing_can_be_found_out(first: Path, index, t
     assert status == 0 and (packages(at) / "torch.py").exists(), said
 
 
+@pytest.mark.slow("setup")
 def test_a_failure_says_how_to_go_on_and_leaves_no_stamp(first: Path, index, tmp_path: Path):
     at = again(first, tmp_path / "tree")
     (at / "requirements.txt").write_text("missing==1.0\n")
@@ -328,6 +331,7 @@ def test_a_gpu_is_used_where_torch_finds_one(available: str, device: str, monkey
 # -- after an interruption --
 
 
+@pytest.mark.slow("setup")
 def test_ctrl_c_in_a_download_is_gone_on_from(first: Path, index, tmp_path: Path):
     served, url = index
     at = again(first, tmp_path / "tree")
@@ -363,6 +367,7 @@ def test_ctrl_c_in_a_download_is_gone_on_from(first: Path, index, tmp_path: Path
     assert (packages(at) / "torch.py").exists()
 
 
+@pytest.mark.slow("setup")
 def test_a_package_that_was_half_unpacked_is_installed_anew(first: Path, index, tmp_path: Path):
     at = tmp_path / "tree"
     shutil.copytree(first, at, symlinks=True)
@@ -401,6 +406,7 @@ def bare_path(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow("setup")
 def test_a_machine_with_python_3_13_only_is_set_up(index, tmp_path: Path):
     python = a_python("3.13")
     if python is None:

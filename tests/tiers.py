@@ -20,8 +20,9 @@ from typing import Any
 import pytest
 
 TESTS = Path(__file__).parent
-PACKAGE = TESTS.parent / "blockviz"
-ASSETS = TESTS.parent / "assets"
+ROOT = TESTS.parent
+PACKAGE = ROOT / "blockviz"
+ASSETS = ROOT / "assets"
 GREEN = TESTS / "green.json"
 TIERS = ("quick", "test", "all")
 QUICK_SECONDS = 0.15
@@ -96,13 +97,15 @@ def file_of(node_id: str) -> str:
 
 
 def hashes() -> dict[str, str]:
-    """Of every room of the package, the bundled data, and every file of tests: what is in them."""
+    """Of every room of the package, the bundled data, what sets up, and every file of tests."""
     files: dict[str, list[Path]] = {}
     for path in sorted(PACKAGE.rglob("*")):
         if path.suffix in (".py", ".js", ".css"):
             room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
             files.setdefault(room, []).append(path)
     files["assets"] = sorted(path for path in ASSETS.rglob("*.json*"))
+    files["setup"] = [*sorted(path for path in (ROOT / ".ci").iterdir() if path.is_file()),
+                      ROOT / "Makefile", ROOT / "requirements.txt"]  # fmt: skip
     files |= {path.name: [path] for path in sorted(TESTS.rglob("*.py"))}
     return {name: _hash(paths) for name, paths in sorted(files.items())}
 

@@ -85,6 +85,8 @@ def visit(browser: Any) -> Iterator[Callable[..., Any]]:
     def open_page(served: Served, query: str = "", *, context: Any = None, **options: Any) -> Any:
         if context is None:
             options = {"viewport": {"width": 1440, "height": 900}, **options}
+            # The headless shell asks nobody and would refuse.
+            options.setdefault("permissions", ["clipboard-read", "clipboard-write"])
             context = browser.new_context(**options)
             context.set_default_timeout(WAIT_MS)
             contexts.append(context)
