@@ -6,9 +6,10 @@ STAMP := .venv/requirements.stamp
 export GRADIO_ANALYTICS_ENABLED := False
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-# What pytest is always told. TMPDIR keeps what the tests and the browser write inside the clone.
+# What pytest is always told. TMPDIR keeps what the tests and the browser write inside the clone. What
+# one process compiled, the next hundred read, also where PYTHONDONTWRITEBYTECODE is set.
 PYTEST = rm -rf build/tmp && mkdir -p build/tmp && \
-	TMPDIR="$(CURDIR)/build/tmp" $(PY) -m pytest -n 2 --dist worksteal
+	TMPDIR="$(CURDIR)/build/tmp" PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -n 2 --dist worksteal
 
 .PHONY: app quick test test-all bench lint assets setup chromium pins
 
