@@ -1,12 +1,15 @@
 """Which mutants of mutants.py a selection of the tests kills; goes on where it was stopped.
 
-    python tests/run_mutants.py contexts --name test -- -n 2
+    python tests/run_mutants.py again
+    python tests/run_mutants.py contexts --name test -- -n 2 --tier test
     python tests/run_mutants.py kill --name test
 
-The first runs the tests that pytest selects with the words behind `--` and writes down which test
-executes which line. The second runs, for each mutant, the tests that execute its line in a copy of
-the tree that has it, quickest first, until one fails. Both write to build/mutation. `--tree` names
-another checkout, whose tests and package are taken in place of this one's.
+`again` meets each mutant with the test that killed it before (mutant_killers.json) and takes a
+quarter of an hour. `contexts` runs the tests that pytest selects with the words behind `--` and
+writes down which test executes which line. `kill` runs, for each mutant, the tests that execute its
+line in a copy of the tree that has it, quickest first, until one fails, and adds the killers to
+mutant_killers.json. What is measured stands in build/mutation. `--tree` names another checkout,
+whose tests and package are taken in place of this one's.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -31,6 +34,7 @@ from mutants import MUTANTS
 
 HERE = Path(__file__).parents[1]
 OUT = HERE / "build" / "mutation"
+KILLERS = HERE / "tests" / "mutant_killers.json"
 # A mutant that makes its tests this many times slower, and this many seconds beside, hangs.
 HANGS_TIMES, HANGS_SECONDS = 5, 90
 # So many of the quickest tests go ahead of all others.
@@ -41,10 +45,10 @@ ENV = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1",
 
 def main() -> None:
     asked = argparse.ArgumentParser(
-        usage="%(prog)s {contexts,kill} [options] [-- PYTEST ...]",
+        usage="%(prog)s {again,contexts,kill} [options] [-- PYTEST ...]",
         description=__doc__.splitlines()[0],
     )
-    asked.add_argument("step", choices=("contexts", "kill"))
+    asked.add_argument("step", choices=("again", "contexts", "kill"))
     asked.add_argument("--name", default="test", help="what the results are called")
     asked.add_argument("--tree", type=Path, default=HERE, help="the checkout that is tested")
     asked.add_argument("--jobs", type=int, default=2, help="mutants at a time")
@@ -55,7 +59,10 @@ def main() -> None:
     if given.step == "contexts":
         write_contexts(given.name, given.tree.resolve(), words)
     else:
-        kill_all(given.name, given.tree.resolve(), given.jobs)
+        is_again = given.step == "again"
+        contexts = Killers.read() if is_again else Contexts.read(given.name)
+        name = "again" if is_again else given.name
+        kill_all(name, contexts, given.tree.resolve(), given.jobs)
 
 
 def write_contexts(name: str, tree: Path, words: list[str]) -> None:
@@ -87,7 +94,7 @@ class Contexts:
             seconds[test] = float(case.get("time", 0))
         return cls(OUT / f"{name}.coverage", seconds)
 
-    def tests_of(self, file: Path, first: int, last: int) -> list[str]:
+    def tests_of(self, mutant: Mutant, file: Path, first: int, last: int) -> list[str]:
         """The tests that execute one of these lines, quickest first."""
         asked = """
             select distinct context.context from arc
@@ -102,12 +109,27 @@ class Contexts:
         return [*sorted(quickest[:FIRST]), *sorted(quickest[FIRST:])]
 
 
+@dataclass(frozen=True)
+class Killers:
+    """Of each mutant, the test that killed it before."""
+
+    by: dict[str, str]
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls) -> Killers:
+        return cls(json.loads(KILLERS.read_text("utf-8")) if KILLERS.exists() else {})
+
+    def tests_of(self, mutant: Mutant, *_: object) -> list[str]:
+        return [self.by[str(mutant)]] if str(mutant) in self.by else []
+
+
 def node_id(classname: str, name: str) -> str:
     """pytest's name of a test from what its XML report says."""
     return f"{classname.replace('.', '/')}.py::{name}"
 
 
-def kill_all(name: str, tree: Path, jobs: int) -> None:
+def kill_all(name: str, contexts: Contexts | Killers, tree: Path, jobs: int) -> None:
     """Writes NAME.json: mutant -> who killed it, or that it lives, or that it was not met."""
     os.environ.update(ENV)
     # Imported once; every mutant is met by a process that finds these in memory.
@@ -120,7 +142,7 @@ def kill_all(name: str, tree: Path, jobs: int) -> None:
         "pytest",
     ):
         __import__(module)
-    contexts, path = Contexts.read(name), OUT / f"{name}.json"
+    path = OUT / f"{name}.json"
     results = json.loads(path.read_text("utf-8")) if path.exists() else {}
     left = [m for m in MUTANTS if str(m) not in results]
     fork = multiprocessing.get_context("fork")
@@ -143,6 +165,9 @@ def kill_all(name: str, tree: Path, jobs: int) -> None:
         say(f"{n + 1}/{len(left)} {result['state']:8} {result['seconds']:6.1f} s  {mutant}")
     states = [r["state"] for r in results.values()]
     say(str({state: states.count(state) for state in sorted(set(states))}))
+    by = {m: r["by"] for m, r in results.items() if "::" in r.get("by", "") and "doubt" not in r}
+    known = Killers.read().by | by
+    KILLERS.write_text(json.dumps(dict(sorted(known.items())), indent=1) + "\n", "utf-8")
 
 
 def say(line: str) -> None:
@@ -164,15 +189,15 @@ def copy_of(tree: Path, slot: int) -> Path:
     return copy
 
 
-def work(asked: Any, told: Any, tree: Path, contexts: Contexts) -> None:
+def work(asked: Any, told: Any, tree: Path, contexts: Contexts | Killers) -> None:
     while (mutant := asked.get()) is not None:
         told.put((mutant, met(mutant, tree, contexts)))
 
 
-def met(mutant: Mutant, tree: Path, contexts: Contexts) -> dict[str, Any]:
+def met(mutant: Mutant, tree: Path, contexts: Contexts | Killers) -> dict[str, Any]:
     """What became of one mutant."""
     place, began = placed(mutant, tree / "blockviz"), time.monotonic()
-    tests = contexts.tests_of(place.file.relative_to(tree), place.first, place.last)
+    tests = contexts.tests_of(mutant, place.file.relative_to(tree), place.first, place.last)
     result: dict[str, Any] = {"n_tests": len(tests)}
     if not tests:
         return {**result, "state": "not met", "seconds": 0.0}
