@@ -84,7 +84,8 @@ def test_the_scoreboard_says_before_and_after_with_its_error():
     view = views.score(sizes, live, state="", last=None)
     assert (view["kept"], view["cut"]) == ("58 of 60", "1 attention, 1 MLP cut")
     assert view["perplexity"] == "32.9 → 36.2"
-    assert view["rise"] == "+10.0 ± 0.2\u202f%"
+    # 110 % of an error of 0.2 % of the ratio.
+    assert view["rise"] == "+10.00 ± 0.22\u202f%"
     assert (view["state"], view["is_dim"]) == ("measured", False)
     assert view["data"] == "boolq, 8 \u00d7 128 tokens, 1\u202f016 scored, bf16"
     # (885 312 + 2 655 360) / 134 531 712 parameters; one of 30 KV caches.

@@ -20,6 +20,7 @@ from blockviz.session.exporting import (
 from blockviz.session.opening import open_model
 from blockviz.session.repair_space import NO_CORRECTION
 from blockviz.types import CheckRow, ExportReport, PruningPlan
+from blockviz.types.numbers import plain, rise_between
 
 FAILED = 1
 
@@ -86,7 +87,7 @@ def show_checks(rows: Iterable[CheckRow]) -> None:
 def show_export(found: ExportReport) -> None:
     """What was written, how large it is, and how well it does."""
     mib = 2**20
-    ratio = found.perplexities["exported"] / found.perplexities["original"]
+    before, after = found.perplexities["original"], found.perplexities["exported"]
     say(
         f"{found.mode}: {found.n_layers} layers, {found.n_parameters:,} of "
         f"{found.n_parameters_before:,} parameters; {found.n_bytes / mib:.1f} MiB of weights, the "
@@ -97,8 +98,8 @@ def show_export(found: ExportReport) -> None:
         f"without {100 * found.stored_ratio:.2f} %"
     )
     say(
-        f"perplexity {found.perplexities['original']:.4f} -> {found.perplexities['exported']:.4f} "
-        f"({100 * (ratio - 1):+.2f} %) on {found.data}"
+        f"perplexity {before:.4f} -> {after:.4f} ({plain(rise_between(before, after))}) "
+        f"on {found.data}"
     )
     for note in found.notes:
         say(note)

@@ -18,6 +18,7 @@ from blockviz.session.repair_state import check_state, save_repair
 from blockviz.session.repair_views import RepairRequest
 from blockviz.session.repairing import UNFINISHED, repair_request
 from blockviz.types import PlaceFit, PruningPlan, RepairRow, RepairTable
+from blockviz.types.numbers import plain, rise
 
 NONE = "-"
 
@@ -113,14 +114,13 @@ def show_corrections(found: RepairTable, *, n_held: int, is_single: bool) -> Non
 
 
 def _cells(found: RepairTable, row: RepairRow) -> list[str]:
-    ratio, closed = math.exp(min(row.rise, 700.0)), found.closed(row)
+    closed = found.closed(row)
     is_first, is_plan = row is found.original, row.correction == "none"
-    rise = f"{100 * (ratio - 1):+.2f} ± {100 * ratio * row.rise_stderr:.2f} %"
     value = f"{_perplexity(row.nll)} ± {row.perplexity * row.stderr:.4f}"
     return [
         row.correction,
         value,
-        NONE if is_first else rise,
+        NONE if is_first else plain(rise(row.rise, row.rise_stderr)),
         NONE if is_first or is_plan or closed is None else f"{100 * closed:.1f} %",
         NONE if row.selection is None else _perplexity(row.selection),
         NONE if is_first or is_plan else f"{row.n_added:,}",

@@ -21,6 +21,7 @@ from blockviz.session.search_target import asked, n_units
 from blockviz.session.search_views import PairsRequest
 from blockviz.session.searching import search_request
 from blockviz.types import Events, Interactions, ModelInfo, SearchRun, SearchStep
+from blockviz.types.numbers import plain, rise_between
 
 NONE = "-"
 GOES_ON = "blockviz: the same command goes on from here."
@@ -136,7 +137,7 @@ def _rise(run: SearchRun) -> str:
         return f"{label} of the result was not measured"
     text = f"{label} {_number(run.baseline)} -> {_number(last.number)}"
     if label == "perplexity" and run.baseline > 0:
-        text += f" ({100 * (last.number / run.baseline - 1):+.2f} %)"
+        text += f" ({plain(rise_between(run.baseline, last.number))})"
     return text
 
 

@@ -17,6 +17,7 @@ from blockviz.session.sparsify_space import check_sparsify
 from blockviz.session.sparsify_views import SparseRow, SparseTable, SparsifyRequest
 from blockviz.session.sparsifying import sparsify_request
 from blockviz.types import PruningPlan
+from blockviz.types.numbers import plain, rise
 
 NONE = "-"
 
@@ -122,12 +123,11 @@ def show_sparse(found: SparseTable) -> None:
 
 
 def _cells(found: SparseTable, row: SparseRow) -> list[str]:
-    ratio, whole = math.exp(min(row.rise, 700.0)), found.rows[0]
-    rise = f"{100 * (ratio - 1):+.2f} ± {100 * ratio * row.rise_stderr:.2f} %"
+    whole = found.rows[0]
     return [
         row.label(),
         f"{_perplexity(row.nll)} ± {row.perplexity * row.stderr:.4f}",
-        NONE if row is whole else rise,
+        NONE if row is whole else plain(rise(row.rise, row.rise_stderr)),
         f"{100 * row.sparsity:.2f} %",
         f"{row.n_nonzero:,}",
         f"{100 * row.n_nonzero / whole.n_parameters:.1f} %",

@@ -19,7 +19,7 @@ from blockviz.types import (
 )
 from blockviz.ui.figure_card import card_names, card_update
 from blockviz.ui.found import is_of
-from blockviz.ui.words import UNKNOWN, duration, grouped, percent, short
+from blockviz.ui.words import UNKNOWN, duration, grouped, percent, rise_between, short
 
 if TYPE_CHECKING:
     from blockviz.session import Engine
@@ -213,5 +213,5 @@ def _number(run: SearchRun, step: SearchStep) -> str:
     if step.number is None:
         return "not measured"
     if run.unit_label == "perplexity" and run.baseline > 0:
-        return f"{short(step.number)} ({percent(step.number / run.baseline - 1)})"
+        return f"{short(step.number)} ({rise_between(run.baseline, step.number)})"
     return short(step.number)

@@ -15,7 +15,7 @@ from blockviz.ui.drawing import PREFERRED
 from blockviz.ui.found import is_of
 from blockviz.ui.method_card import signed
 from blockviz.ui.repair_rows import blocks
-from blockviz.ui.words import percent, short
+from blockviz.ui.words import percent, rise_between, short
 
 if TYPE_CHECKING:
     from blockviz.session import Engine
@@ -98,7 +98,8 @@ def _cut(engine: Engine, table: ScoreTable | None, block: BlockId) -> Stop:
     after = f"{block} is off; its perplexity comes at the top."
     if alone:
         verdict = "it is hardly missed" if alone.rise < HARDLY else "it is missed"
-        change = f"{short(alone.baseline)} to {short(alone.perplexity)}, {percent(alone.rise)}"
+        by_how_much = rise_between(alone.baseline, alone.perplexity)
+        change = f"{short(alone.baseline)} to {short(alone.perplexity)}, {by_how_much}"
         after = (
             f"{block} is off. Without it alone, perplexity on the text at the top goes from "
             f"{change}: {verdict}."

@@ -13,6 +13,7 @@ from blockviz.ui.words import (
     duration,
     grouped,
     percent,
+    rise_between,
     sentence,
     short,
     short_dtype,
@@ -86,8 +87,7 @@ def _perplexity(live: LiveResult | None, *, is_known: bool) -> View:
     if live.perplexity == live.baseline:
         rise, tone, figures = "", "", short(live.baseline)
     else:
-        spread = f" ± {100 * live.rise_stderr:.1f}" if live.rise_stderr else ""
-        rise = percent(live.rise).replace("\u202f%", f"{spread}\u202f%")
+        rise = rise_between(live.baseline, live.perplexity, live.rise_stderr)
         tone = "warn" if live.rise > 0 else "good"
         figures = f"{short(live.baseline)} → {short(live.perplexity)}"
     return {"perplexity": figures, "rise": rise, "rise_tone": tone, "data": data}
