@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from pages import Gate, filled, past_the_edge, quiet, tab
@@ -70,6 +71,29 @@ def test_a_search_is_timed_started_watched_through_a_reload_cancelled_and_applie
     assert cut_blocks(page) == set(served.engine.example_removed)
     tab(page, "Search")
     expect(page.get_by_text("On the Map", exact=True)).to_have_count(1)  # the column's head
+
+
+def test_a_search_that_waits_behind_another_visitor_s_can_be_cancelled(serve, visit, monkeypatch):
+    served = serve()
+    look = served.engine.job
+
+    def in_line(job_id):
+        job = look(job_id)
+        return replace(job, state="queued", queue_position=1) if job and not job.is_over else job
+
+    monkeypatch.setattr(served.engine, "job", in_line)
+    Gate(served.engine, 20)
+    page = visit(served, viewport={"width": 390, "height": 844})
+    expect(page.locator("#cancel")).to_be_hidden()
+    expect(page.locator("#work")).to_be_visible()
+    tab(page, "Search")
+    page.locator("#start-search").click()
+    expect(page.locator("#job")).to_contain_text("Queued, number 1 in line")
+    # There is room for one line of work.
+    expect(page.locator("#work")).to_be_hidden()
+    page.locator("#cancel").click()
+    expect(page.locator("#job")).to_contain_text("cancelled")
+    expect(page.locator("#cancel")).to_be_hidden()
 
 
 def test_a_finished_search_can_be_told_from_the_example(serve, visit):
