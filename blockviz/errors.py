@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import secrets
+import traceback
+
+logger = logging.getLogger(__name__)
+# Of one line of the log: an exception may carry all that a visitor has sent.
+LINE_CHARS = 500
+
 
 class BlockvizError(Exception):
     """A refusal in three sentences: what was asked, what was found, what to do next."""
@@ -41,3 +49,17 @@ class OverLimit(BlockvizError):
 
 class ExportMismatch(BlockvizError):
     """A written model that is not the one on the screen."""
+
+
+def report(error: BaseException, subject: str) -> str:
+    """Logs a bug under a short id; the sentence about it for the person at the screen."""
+    ref = secrets.token_hex(2)
+    lines = "".join(traceback.format_exception(error)).splitlines()
+    told = "\n".join(map(shortened, lines))
+    logger.error("%s (ref %s)\n%s", subject, ref, told)
+    return f"Something went wrong (ref {ref}). Nothing was lost."
+
+
+def shortened(text: str, most: int = LINE_CHARS) -> str:
+    """The text, or its beginning and its length if it is longer than `most` characters."""
+    return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"

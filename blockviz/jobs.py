@@ -7,7 +7,6 @@ is the permission to see and stop it, so ids are unguessable and are never logge
 from __future__ import annotations
 
 import gc
-import logging
 import math
 import secrets
 import threading
@@ -17,18 +16,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from blockviz.errors import BlockvizError, OverLimit
+from blockviz.errors import BlockvizError, OverLimit, report
 from blockviz.job_view import JobView, Pace
 from blockviz.memory import give_back
 from blockviz.types import Done, Events, Progress
-
-log = logging.getLogger(__name__)
 
 Weight = Literal["heavy", "light"]
 KEEP_SECONDS = 30 * 60
 MAX_WAITING = 64
 # An expired job costs only its id here; enough to answer "expired" for longer than people wait.
 MAX_EXPIRED = 1000
+DIED = "The job ended without a result or a reason. Nothing was lost. Start it again."
 
 
 @dataclass
@@ -110,6 +108,7 @@ class Jobs:
     def cancel(self, job_id: str) -> None:
         """Stop the job before its next step and keep what it has; over or unknown: nothing."""
         with self._lock:
+            self._bury()
             job = self._jobs.get(job_id)
             if job is None or job.ended_at is not None:
                 return
@@ -164,7 +163,7 @@ class Jobs:
             )
 
     def _launch_next(self) -> None:
-        if self._heavy is None and self._queue:
+        while self._heavy is None and self._queue:
             self._heavy = self._queue.popleft()
             self._launch(self._heavy)
 
@@ -173,25 +172,44 @@ class Jobs:
         job.thread = threading.Thread(
             target=self._work, args=(job,), name=f"blockviz-{job.kind}", daemon=True
         )
-        job.thread.start()
+        try:
+            job.thread.start()
+        except (RuntimeError, MemoryError) as error:
+            self._finish(job, "failed", report(error, f"a {job.kind} job could not begin"))
 
     def _work(self, job: _Job) -> None:
-        state, error = "failed", ""
+        state, error = "failed", DIED
         try:
-            state = self._drain(job)
+            state, error = self._outcome(job)
+        finally:
+            self._finish(job, state, error)
+        gc.collect()
+        give_back()
+
+    def _outcome(self, job: _Job) -> tuple[str, str]:
+        """(state, error) at the end of the job, whatever it is that ends it."""
+        try:
+            return self._drain(job), ""
         except BlockvizError as refusal:
-            error = str(refusal)
-        except Exception:
-            ref = secrets.token_hex(2)
-            log.exception("a %s job failed (ref %s)", job.kind, ref)
-            error = f"Something went wrong (ref {ref}). Nothing was lost."
+            return "failed", str(refusal)
+        except BaseException as error:  # noqa: BLE001 - a panic in Rust is no Exception
+            return "failed", report(error, f"a {job.kind} job failed")
+
+    def _finish(self, job: _Job, state: str, error: str) -> None:
+        """The job is over, and its place is the next one's."""
         with self._lock:
-            self._end(job, state, error)
+            if job.ended_at is None:
+                self._end(job, state, error)
             if self._heavy is job:
                 self._heavy = None
                 self._launch_next()
-        gc.collect()
-        give_back()
+
+    def _bury(self) -> None:
+        """End every job whose worker died without a word."""
+        for job in list(self._jobs.values()):
+            is_dead = job.thread is not None and not job.thread.is_alive()
+            if is_dead and job.ended_at is None:
+                self._finish(job, "failed", DIED)
 
     def _drain(self, job: _Job) -> str:
         events = job.start()
@@ -227,6 +245,7 @@ class Jobs:
 
     def _sweep(self) -> None:
         """Expire what ended long ago; cancel what nobody has looked at since its visitor left."""
+        self._bury()
         now = self._clock()
         patience = math.inf if self._orphan_seconds is None else self._orphan_seconds
         for job in list(self._jobs.values()):

@@ -42,6 +42,7 @@ class App:
     mode: str
     port: int
     page: Any
+    engine: FakeEngine
 
     def ask(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
@@ -78,9 +79,24 @@ def _is_stream(headers: dict[str, str]) -> bool:
 
 @pytest.fixture(scope="module", params=["hosted", "local"])
 def app(request: pytest.FixtureRequest) -> Iterator[App]:
-    page, served = launch(FakeEngine(step=0.0, is_ready=True, mode=request.param))
-    yield App(request.param, urlsplit(served.url).port, page)
+    engine = FakeEngine(step=0.0, is_ready=True, mode=request.param)
+    page, served = launch(engine)
+    yield App(request.param, urlsplit(served.url).port, page, engine)
     page.close()
+
+
+@pytest.fixture
+def printed(
+    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> Callable[[], str]:
+    """All that the server has printed and logged since it was asked for last."""
+
+    def read() -> str:
+        said = caplog.text + "".join(capfd.readouterr())
+        caplog.clear()
+        return said
+
+    return read
 
 
 # -- pages of strangers --
@@ -409,6 +425,33 @@ def test_pages_that_are_made_up_take_the_place_of_others():
     held = [*vars(visitors).values(), *vars(turns).values()]
     assert [len(known) for known in held if isinstance(known, dict)] == [1000] * 4
     assert turns.newest("2999") == 2 and turns.newest("0") == 0
+
+
+# -- what breaks --
+
+
+class Panic(BaseException):
+    """As a library written in Rust ends in: no Exception."""
+
+
+@pytest.mark.parametrize("end", [Panic, SystemExit, RuntimeError])
+def test_whatever_breaks_an_event_says_so_and_frees_its_place(
+    app: App, monkeypatch: pytest.MonkeyPatch, printed: Callable[[], str], end: type
+):
+    mark = "the words of a visitor " * 1000
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise end(mark)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(app.engine, "write", broken)
+        # Of endpoints 16 may run at once.
+        for _ in range(17):
+            answer = app.call("generate", "The sea", "", 1, "none")
+            assert "event: error" in answer and "Something went wrong (ref " in answer
+    assert app.call("generate", "The sea", "", 1, "none").startswith("event: complete")
+    said = printed()
+    assert end.__name__ in said and mark not in said
 
 
 # -- names that are not ours --

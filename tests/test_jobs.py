@@ -193,6 +193,80 @@ def test_any_other_failure_shows_one_neutral_sentence_and_logs_the_rest(make_job
     assert "secret detail" in caplog.text
 
 
+class Panic(BaseException):
+    """As a library written in Rust ends in: no Exception."""
+
+
+@pytest.mark.parametrize(
+    ("end", "place", "weight"),
+    [
+        *((Panic, place, "heavy") for place in ("start", "step", "close")),
+        *((end, "step", "heavy") for end in (SystemExit, MemoryError, GeneratorExit)),
+        (GeneratorExit, "close", "heavy"),
+        (Panic, "step", "light"),
+    ],
+)
+def test_whatever_ends_a_job_says_so_and_frees_its_place(make_jobs, caplog, end, place, weight):
+    def steps():
+        try:
+            yield Progress("reading", 1, 2, partial="half")
+            if place == "step":
+                raise end("secret detail")
+            yield Done(None)
+        finally:
+            if place == "close":
+                raise end("secret detail")
+
+    def start():
+        if place == "start":
+            raise end("secret detail")
+        return steps()
+
+    jobs, after = make_jobs(is_one_per_owner=True), Task()
+    job = jobs.submit("score", start, owner="ann", weight=weight)
+    view = jobs.wait(job, PATIENCE)
+    if (end, place) == (GeneratorExit, "close"):
+        assert view.is_over, "what a close always ends in"
+    else:
+        assert (view.state, view.result) == ("failed", None)
+        assert view.error.startswith("Something went wrong (ref ") and "secret" in caplog.text
+    jobs.cancel(job)
+    again = jobs.submit("score", after, owner="ann", weight=weight)
+    finish(jobs, again, after)
+    assert jobs.view(again).state == "done"
+
+
+def test_a_worker_that_cannot_begin_fails_its_job_alone(make_jobs, monkeypatch):
+    jobs, task = make_jobs(), Task()
+
+    def begin(thread):
+        monkeypatch.undo()
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", begin)
+    view = jobs.view(jobs.submit("score", Task(), owner="ann"))
+    assert view.state == "failed" and "Something went wrong" in view.error
+    job = jobs.submit("score", task, owner="ann")
+    finish(jobs, job, task)
+    assert jobs.view(job).state == "done"
+
+
+@pytest.mark.parametrize("look", ["view", "cancel", "submit"])
+def test_a_worker_that_dies_without_a_word_is_replaced(make_jobs, monkeypatch, look):
+    jobs, task, other = make_jobs(), Task(), Task()
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs, "_work", lambda job: None)
+        dead = jobs.submit("score", Task(), owner="ann")
+        jobs._jobs[dead].thread.join(PATIENCE)
+    waiting = jobs.submit("score", task, owner="bob") if look == "submit" else None
+    getattr(jobs, look)(dead) if look != "submit" else None
+    view = jobs.view(dead)
+    assert (view.state, view.is_over) == ("failed", True) and "Start it again." in view.error
+    last = waiting or jobs.submit("score", other, owner="bob")
+    finish(jobs, last, task if waiting else other)
+    assert jobs.view(last).state == "done"
+
+
 def test_a_task_that_ends_without_a_result_has_failed(make_jobs):
     def silent():
         yield Progress("reading", 1, 1)

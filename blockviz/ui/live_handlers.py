@@ -120,7 +120,9 @@ class LiveHandlers:
                     if self.turns.is_over(session, turn):
                         return
                     yield shown(event, visitor, label, time.monotonic() - started)
-        except Exception:
+        except GeneratorExit:
+            raise
+        except BaseException:
             lane = views.lane("failed", f"{label} failed")
             yield {**self.drawing.score(visitor, state="stale"), "work": lane}
             raise

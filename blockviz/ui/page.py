@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import gradio as gr
 
+from blockviz.errors import report
 from blockviz.ui.closed_routes import refuse_addresses
 
 
@@ -17,12 +19,25 @@ class Page(gr.Blocks):
     """
 
     async def process_api(self, *args: Any, **call: Any) -> dict[str, Any]:
-        """The answer to an event. The session of a call that came without one ends with it."""
+        """The answer to an event. The session of a call that came without one ends with it.
+
+        Whatever goes wrong leaves here as a gr.Error: gradio answers another exception with nothing
+        at all, prints it with all that was sent, and never frees the place of one that is no
+        Exception, as a panic in Rust.
+        """
         is_going_on = False
         try:
             answer = await super().process_api(*args, **call)
             is_going_on = bool(answer.get("is_generating"))
             return answer
+        except gr.Error as error:
+            error.print_exception = False
+            raise
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001
+            said = report(error, "an event failed")
+            raise gr.Error(said, print_exception=False) from None
         finally:
             session, own = call.get("session_hash"), call.get("event_id")
             if session and session == own and not is_going_on:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import logging
 import secrets
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from blockviz.errors import BlockvizError
+from blockviz.errors import BlockvizError, report
 from blockviz.ui.visitors import Update, Visitors
 
 if TYPE_CHECKING:
     from blockviz.session import Visitor
 
-logger = logging.getLogger(__name__)
 Handler = Callable[..., "Update | Iterator[Update]"]
 # For events that carry something: "always_last" runs one that had to wait again with what the first
 # carried, and the default drops it.
@@ -45,14 +43,10 @@ def error_view(text: str) -> dict[str, str]:
     return {"text": text, "id": secrets.token_hex(4)}
 
 
-def failure(error: Exception) -> Update:
+def failure(error: BaseException) -> Update:
     """The screen after a handler raised: known errors in their own words, bugs by a short id."""
-    if isinstance(error, BlockvizError):
-        text = str(error)
-    else:
-        ref = secrets.token_hex(2)
-        logger.error("ref %s", ref, exc_info=error)
-        text = f"Something went wrong (ref {ref}). Nothing was lost."
+    known = isinstance(error, BlockvizError)
+    text = str(error) if known else report(error, "a handler failed")
     return {"error": error_view(text)}
 
 
@@ -64,8 +58,9 @@ def guarded(handler: Handler, call: Call, values: Sequence[Any]) -> Iterator[Upd
             yield answer
         else:
             yield from answer
-    except Exception as error:
-        logger.debug("handler failed", exc_info=True)
+    except GeneratorExit:
+        raise
+    except BaseException as error:  # noqa: BLE001 - a panic in Rust is no Exception
         yield failure(error)
 
 
