@@ -23,8 +23,12 @@ import safehttpx
 from fake_engine import FakeEngine
 from serving import launch
 from starlette.responses import PlainTextResponse
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from blockviz.errors import BadInput
 from blockviz.session import Visitor
+from blockviz.session.networks import network_of
+from blockviz.ui.callers import choose_proxies
 from blockviz.ui.own_hosts import OwnHosts
 from blockviz.ui.turns import Turns
 from blockviz.ui.visitors import Visitors
@@ -425,6 +429,73 @@ def test_pages_that_are_made_up_take_the_place_of_others():
     held = [*vars(visitors).values(), *vars(turns).values()]
     assert [len(known) for known in held if isinstance(known, dict)] == [1000] * 4
     assert turns.newest("2999") == 2 and turns.newest("0") == 0
+
+
+# -- who is counted --
+
+
+def test_nobody_is_believed_about_where_a_request_comes_from(
+    app: App, monkeypatch: pytest.MonkeyPatch
+):
+    seen: list[str] = []
+
+    def refuse(_: Any, *, owner: str, address: str) -> str:
+        seen.append(address)
+        raise BadInput("This was asked.", "It is refused.", "Ask nothing.")
+
+    monkeypatch.setattr(app.engine, "start_score", refuse)
+    forged = "203.0.113.7"
+    for name in ("X-Forwarded-For", "X-Real-IP", "Forwarded", "CF-Connecting-IP"):
+        body = {"data": ["ppl", "demo", 1, 8, 0, "block"]}
+        _, _, said = app.post(f"{API}/call/score", body, **{name: forged})
+        line = http.client.HTTPConnection("127.0.0.1", app.port, timeout=30)
+        line.request("GET", f"{API}/call/score/{json.loads(said)['event_id']}")
+        assert b"It is refused." in line.getresponse().read()
+        line.close()
+    assert seen == ["127.0.0.1"] * 4
+
+
+@pytest.mark.parametrize(
+    ("where", "told", "who"),
+    [
+        ({}, "203.0.113.7", "10.16.3.80"),
+        ({"SPACE_ID": "me/it"}, "203.0.113.7", "203.0.113.7"),
+        ({"SPACE_ID": "me/it"}, "198.51.100.1, 203.0.113.7, 10.1.1.1", "203.0.113.7"),
+        ({"FORWARDED_ALLOW_IPS": "192.0.2.1"}, "203.0.113.7", "10.16.3.80"),
+    ],
+)
+def test_on_a_space_the_last_of_its_proxies_says_who_called(
+    where: dict[str, str], told: str, who: str
+):
+    """From a peer on a private network, as the proxies of the hub are."""
+    asked: list[Any] = []
+
+    async def page(scope: Any, receive: Any, send: Any) -> None:
+        asked.append(scope["client"][0])
+
+    environ = dict(where)
+    choose_proxies(environ)
+    headers = [(b"x-forwarded-for", told.encode())]
+    scope = {"type": "http", "client": ("10.16.3.80", 1), "headers": headers}
+    asyncio.run(ProxyHeadersMiddleware(page, environ["FORWARDED_ALLOW_IPS"])(scope, None, None))
+    assert asked == [who]
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("203.0.113.7", "203.0.113.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:0DB8:1:2::", "2001:db8:1:2::/64"),
+        ("::ffff:203.0.113.7", "203.0.113.7"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("testclient", "testclient"),
+        ("x" * 1000, "x" * 64),
+        ("", ""),
+    ],
+)
+def test_a_network_of_ipv6_counts_as_one(address: str, network: str):
+    assert network_of(address) == network
 
 
 # -- what breaks --

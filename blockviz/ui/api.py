@@ -13,6 +13,7 @@ from blockviz.errors import BlockvizError
 from blockviz.session import ScoreRequest, Visitor
 from blockviz.types import Done
 from blockviz.ui import compare_form, export_form, inputs, search_form
+from blockviz.ui.callers import caller
 from blockviz.ui.job_handlers import DTYPES, MAX_SAMPLES, MAX_SEED, MAX_SEQ_LEN
 from blockviz.ui.link import MAX_CHARS
 from blockviz.ui.live_handlers import MAX_NEW_TOKENS
@@ -267,4 +268,4 @@ def _owner(request: gr.Request) -> str:
 
 
 def _who(request: gr.Request) -> dict[str, str]:
-    return {"owner": _owner(request), "address": request.client.host if request.client else ""}
+    return {"owner": _owner(request), "address": caller(request)}

@@ -13,6 +13,7 @@ from starlette.middleware import Middleware
 from blockviz.errors import BadInput
 from blockviz.ui.api import add_endpoints
 from blockviz.ui.body_limit import BodyLimit
+from blockviz.ui.callers import choose_proxies
 from blockviz.ui.closed_routes import ClosedRoutes
 from blockviz.ui.compare_tab import build_compare
 from blockviz.ui.curves_tab import build_curves
@@ -131,6 +132,7 @@ def serve(engine: Engine, host: str, port: int) -> None:
 
 def launch_settings(engine: Engine, host: str = "127.0.0.1") -> dict[str, object]:
     """What both the server and the tests pass to `launch`. host: what it is to listen on."""
+    choose_proxies()
     return {
         "share": False,
         "quiet": True,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from blockviz.errors import BlockvizError, report
+from blockviz.ui.callers import caller
 from blockviz.ui.visitors import Update, Visitors
 
 if TYPE_CHECKING:
@@ -135,10 +136,9 @@ def _call_of(event: gr.EventData | None, request: gr.Request | None) -> Call:
     data = getattr(event, "_data", None)
     query = dict(request.query_params) if request else {}
     session = (request.session_hash if request else "") or ""
-    client = request.client if request else None
     return Call(
         session=session,
-        address=client.host if client else "",
+        address=caller(request),
         data=data if isinstance(data, Mapping) else {},
         query=query,
     )
