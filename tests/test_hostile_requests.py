@@ -7,7 +7,9 @@ import base64
 import hashlib
 import http.client
 import json
+import os
 import re
+import shutil
 import socket
 import threading
 import time
@@ -25,12 +27,13 @@ from serving import launch
 from starlette.responses import PlainTextResponse
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from blockviz.errors import BadInput
+from blockviz.errors import BadInput, OverLimit
 from blockviz.session import Visitor
 from blockviz.session.networks import network_of
 from blockviz.ui.callers import choose_proxies
 from blockviz.ui.own_hosts import OwnHosts
 from blockviz.ui.turns import Turns
+from blockviz.ui.uploads import UploadLimit, UploadShares
 from blockviz.ui.visitors import Visitors
 
 API = "/gradio_api"
@@ -403,6 +406,12 @@ def uploads(app: App) -> set[Path]:
     return set(Path(app.page.app.uploaded_file_dir).rglob("*"))
 
 
+def forget_uploads(app: App) -> None:
+    """As after an hour."""
+    limit = next(part for part in app.page.app.user_middleware if part.cls is UploadLimit)
+    limit.kwargs["shares"]._uploads.clear()
+
+
 def uploaded(app: App, name: str, content: bytes) -> str:
     """The address of a file that a visitor has sent."""
     status, _, body = app.ask("POST", f"{API}/upload", *multipart(("files", name, content)))
@@ -418,6 +427,63 @@ def multipart(*parts: tuple[str, str | None, bytes]) -> tuple[bytes, dict[str, s
         head = f'--mark\r\nContent-Disposition: form-data; name="{field}"{file}\r\n\r\n'
         body += head.encode() + content + b"\r\n"
     return body + b"--mark--\r\n", {"Content-Type": "multipart/form-data; boundary=mark"}
+
+
+def test_uploads_of_one_visitor_have_a_share_and_are_refused_in_words(
+    app: App, monkeypatch: pytest.MonkeyPatch
+):
+    """A thousand at a time filled the disk, and nobody could upload any more."""
+    whole = multipart(("files", "a.txt", b"x" * MIB))
+    answers = [app.ask("POST", f"{API}/upload", *whole) for _ in range(34)]
+    said = [body.decode() for status, _, body in answers if status == 507]
+    if app.mode == "hosted":
+        assert len(said) > 1 and "uploaded from your address in the last hour" in said[0]
+        assert said[0].endswith("Uploads are deleted after an hour: try again then.")
+    else:
+        assert not said
+    forget_uploads(app)
+    usage = shutil.disk_usage(".")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1 << 29))
+    status, _, said = app.ask("POST", f"{API}/upload", *multipart(("files", "a", b"x")))
+    assert (status, b"512\xe2\x80\xafMiB of that are kept free" in said) == (507, True)
+
+
+def test_a_form_without_a_file_is_refused_in_words(app: App):
+    for part in (("files", None, b"x"), ("other", None, b"x")):
+        status, _, said = app.ask("POST", f"{API}/upload", *multipart(part))
+        assert status < 500, said
+
+
+def test_uploads_have_shares_that_come_back_with_the_hour(tmp_path: Path):
+    now, whole = [0.0], MIB + (16 << 10)
+    shares = UploadShares(tmp_path, MIB, has_shares=True, clock=lambda: now[0])
+    for _ in range(32):
+        shares.begin("ann", whole)
+    with pytest.raises(OverLimit, match="from your address"):
+        shares.begin("ann", whole)
+    for n in range(224):
+        shares.begin(f"visitor {n}", whole)
+    with pytest.raises(OverLimit, match="to this server"):
+        shares.begin("last", whole)
+    now[0] += 3600
+    shares.begin("ann", whole)
+
+
+def test_what_was_uploaded_is_deleted_by_a_clock_that_never_jumps(tmp_path: Path):
+    now, own = [0.0], tmp_path / "own"
+    own.mkdir()
+    shares = UploadShares(tmp_path, MIB, has_shares=True, clock=lambda: now[0])
+    (tmp_path / "hash").mkdir()
+    (tmp_path / "hash" / "a.txt").write_text("x")
+    (tmp_path / "tmpstray").write_text("x")
+    os.utime(tmp_path / "hash", (0, 0))
+    shares.begin("ann", 1)
+    now[0] += 3599
+    shares.begin("ann", 1)
+    assert (tmp_path / "hash" / "a.txt").exists()
+    now[0] += 1
+    shares.begin("ann", 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["own"]
 
 
 def test_pages_that_are_made_up_take_the_place_of_others():

@@ -5,9 +5,11 @@ from __future__ import annotations
 import ipaddress
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import gradio as gr
+from gradio.utils import get_upload_folder
 from starlette.middleware import Middleware
 
 from blockviz.errors import BadInput
@@ -35,6 +37,7 @@ from blockviz.ui.search_tab import build_search
 from blockviz.ui.sessions import keeping_little
 from blockviz.ui.theme import Paper
 from blockviz.ui.turns import Turns
+from blockviz.ui.uploads import UploadLimit, UploadShares
 
 if TYPE_CHECKING:
     from blockviz.session import Engine, Visitor
@@ -155,12 +158,14 @@ def launch_settings(engine: Engine, host: str = "127.0.0.1") -> dict[str, object
 
 def _middleware(engine: Engine, host: str) -> list[Middleware]:
     """What stands before gradio's routes, the outermost first."""
-    is_local = engine.mode == "local"
+    is_local, most = engine.mode == "local", _upload_bytes(engine)
+    shares = UploadShares(Path(get_upload_folder()), most, has_shares=not is_local)
     return [
         Middleware(SafeHeaders, frames=() if is_local else (HUB,)),
         *([Middleware(OwnHosts, host=host)] if is_local else []),
         Middleware(ClosedRoutes),
-        Middleware(BodyLimit, upload_bytes=_upload_bytes(engine)),
+        Middleware(BodyLimit, upload_bytes=most),
+        Middleware(UploadLimit, shares=shares, upload_bytes=most),
     ]
 
 
