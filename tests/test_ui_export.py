@@ -30,7 +30,8 @@ from blockviz.ui.turns import Turns
 GOOD = {
     "export_mode": "stock-compact", "export_fix": "writer_refit", "export_llama": False,
     "export_text": "demo", "export_samples": 48, "export_seq_len": 512, "export_skip": 0,
-    "export_seed": 42, "shown_text": "demo", "shown_samples": 16, "shown_seq_len": 512,
+    "export_held": 8, "export_seed": 42, "shown_text": "demo", "shown_samples": 16,
+    "shown_seq_len": 512,
 }  # fmt: skip
 REMOVED = ("18.attn", "7.attn", "7.mlp")
 
@@ -67,13 +68,14 @@ def described(
 def test_the_settings_become_the_request_they_show(engine, visitor):
     request = request_of(engine, visitor, *form(
         export_mode="custom", export_fix="ridge", export_llama=True, export_text="own",
-        export_samples=24, export_seq_len=256, export_skip=3, export_seed=7, shown_samples=5,
-        shown_seq_len=128,
+        export_samples=24, export_seq_len=256, export_skip=3, export_held=4, export_seed=7,
+        shown_samples=5, shown_seq_len=128,
     ))  # fmt: skip
     assert request.plan == visitor.plan() and request.mode == "custom"
     # A custom export carries what has no place in its family, so it is no Llama.
     assert request.as_llama is False
     assert request.repair.corrections == ("ridge",) and request.repair.n_skip == 3
+    assert request.repair.n_held == 4
     assert request.repair.text == ScoreRequest(calibration="own", n_samples=24, seq_len=256, seed=7)
     assert request.evaluation == ScoreRequest(n_samples=5, seq_len=128, seed=7)
     assert request_of(engine, visitor, *form(export_fix="none")).repair is None
@@ -85,7 +87,7 @@ def test_the_settings_become_the_request_they_show(engine, visitor):
         ("export_mode", "zip"), ("export_mode", None), ("export_mode", ["custom"]),
         ("export_fix", "all"), ("export_fix", "auto"), ("export_fix", 3),
         ("export_text", "/etc/passwd"), ("export_text", "upload"), ("export_samples", 0),
-        ("export_samples", 65), ("export_seq_len", 513), ("export_skip", -1),
+        ("export_samples", 65), ("export_seq_len", 513), ("export_skip", -1), ("export_held", 1.5),
         ("export_seed", math.nan), ("shown_text", "c4"), ("shown_samples", "16"),
         ("shown_seq_len", 1),
     ],

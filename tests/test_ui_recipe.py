@@ -45,7 +45,7 @@ def request(tmp_path, fix: str = FIX) -> ExportRequest:
         {"schema": "blockviz/plan/1", "removed": ["18.attn", "7.attn", "7.mlp"]}
     )
     fit = ScoreRequest(calibration="own", n_samples=24, seq_len=256, seed=7)
-    repair = RepairRequest(plan=plan, corrections=(fix,), text=fit, n_skip=3)
+    repair = RepairRequest(plan=plan, corrections=(fix,), text=fit, n_skip=3, n_held=5)
     measured = ScoreRequest(n_samples=5, seq_len=128, seed=7)
     return ExportRequest(
         plan, tmp_path, mode="custom", repair=repair, evaluation=measured, scoring=SCORED
@@ -74,7 +74,8 @@ def test_what_is_saved_is_shown_and_then_followed(engine, recipes, visitor, tmp_
     values = {name: update[name]["value"] for name in FOLLOWED}
     assert values == {
         "export_mode": "custom", "export_fix": FIX, "export_llama": False, "export_text": "own",
-        "export_samples": 24, "export_seq_len": 256, "export_skip": 3, "export_seed": 7,
+        "export_samples": 24, "export_seq_len": 256, "export_skip": 3, "export_held": 5,
+        "export_seed": 7,
         "shown_text": "demo", "shown_samples": 5, "shown_seq_len": 128,
         "metrics": ["bi", "ppl"], "source": "own", "n_samples": 16, "seq_len": 64, "seed": 3,
         "mode": "per_sample", "unit": "attn", "tasks": "", "task_rows": 20,

@@ -191,6 +191,7 @@ def test_a_repair_starts_one_job_and_a_second_one_waits(engine, repair, visitor)
     first = repair.start(Call("s"), visitor, dict(NO_JOBS), *form(repair_skip=3))
     # Compare and Export fit it on the same from now on.
     assert first["compare_skip"] == first["export_skip"] == 3
+    assert first["compare_held"] == first["export_held"]
     assert first["against_samples"] == first["shown_samples"] == 16
     assert engine.calls == ["repair 3"]
     assert "measured first" in first["repair_note"]["text"]

@@ -78,7 +78,7 @@ def add_text(
 
 
 def add_fit(parser: argparse.ArgumentParser, *, can_choose: bool = False) -> None:
-    """What corrections are fitted on; can_choose: windows are held back to choose by."""
+    """What corrections are fitted on; can_choose: several are fitted and one is chosen."""
     group = parser.add_argument_group("what corrections are fitted on")
     group.add_argument(
         "--calibration",
@@ -99,14 +99,15 @@ def add_fit(parser: argparse.ArgumentParser, *, can_choose: bool = False) -> Non
         metavar="N",
         help="leave out the first N windows, such as those a search has seen [0]",
     )
+    group.add_argument(
+        "--fit-held",
+        type=int,
+        default=8,
+        metavar="N",
+        help="windows behind them, never fitted on, by which a trained correction and the best of "
+        "several are chosen [8]",
+    )
     if can_choose:
-        group.add_argument(
-            "--fit-held",
-            type=int,
-            default=8,
-            metavar="N",
-            help="windows behind them to choose by, never fitted on [8]",
-        )
         group.add_argument(
             "--export-mode",
             default="stock-compact",

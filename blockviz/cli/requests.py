@@ -54,7 +54,7 @@ def repair_request_of(
         corrections=tuple(corrections),
         text=text,
         n_skip=args.fit_skip,
-        n_held=getattr(args, "fit_held", 0),
+        n_held=args.fit_held,
         evaluation=evaluation or ScoreRequest(),
         memory_bytes=getattr(args, "memory_bytes", None),
         export_mode=getattr(args, "export_mode", "stock-compact"),

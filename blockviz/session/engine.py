@@ -21,6 +21,7 @@ from blockviz.session.export_facts import mode_cards
 from blockviz.session.export_views import ExportRequest, ModeCard
 from blockviz.session.exporting import check_export
 from blockviz.session.exports import Exports
+from blockviz.session.fitted_repairs import FittedRepairs
 from blockviz.session.judging import JUDGE_REMOVALS
 from blockviz.session.lens import read_lens
 from blockviz.session.live import LiveText, live_key, live_result, open_live_windows
@@ -287,5 +288,5 @@ class Engine(Work):
         windows = yield from passing(open_live_windows(model, self._live_text))
         live = LiveText(model, windows, self.store, self.example)
         yield from passing(steps(live.measure(PruningPlan()), self.lock))
-        self._model, self._live = model, live
+        self._model, self._live, self._repairs = model, live, FittedRepairs(model)
         yield Done(model.info)

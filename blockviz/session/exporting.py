@@ -32,6 +32,7 @@ from blockviz.models.model import BlockModel
 from blockviz.session.export_facts import facts_of, notes_of, recipe_of
 from blockviz.session.export_folder import beside, check_room, check_target
 from blockviz.session.export_views import ExportRequest
+from blockviz.session.fitted_repairs import FittedRepairs
 from blockviz.session.opening import open_windows
 from blockviz.session.repair_space import check_repair
 from blockviz.session.repair_state import load_repair
@@ -72,8 +73,12 @@ def check_export(request: ExportRequest) -> None:
         )
 
 
-def export_request(model: BlockModel, request: ExportRequest) -> Events:
+def export_request(
+    model: BlockModel, request: ExportRequest, known: FittedRepairs | None = None
+) -> Events:
     """Done(ExportReport) when the folder is there and every check of it has passed.
+
+    A repair that is in `known` is not fitted again.
 
     ExportMismatch names the check that failed; then, as after a cancel, nothing is left behind.
     """
@@ -82,14 +87,14 @@ def export_request(model: BlockModel, request: ExportRequest) -> Events:
     request.plan.check(model.info)
     whole = as_llama(model) if request.as_llama else model
     windows = yield from passing(open_windows(model, request.evaluation, "evaluation"))
-    repair = yield from passing(_repair(model, request))
+    repair = yield from passing(_repair(model, request, known))
     found = assembled(whole, repair, request.mode)
     check_room(request, found)
     yield from _Writing(model, request, repair, found, windows).events()
 
 
-def _repair(model: BlockModel, request: ExportRequest) -> Events:
-    """Done(Repair): the one of the state, or fitted now, or none."""
+def _repair(model: BlockModel, request: ExportRequest, known: FittedRepairs | None) -> Events:
+    """Done(Repair): the one of the state, or one that is known, or fitted now, or none."""
     if request.state is not None:
         found = load_repair(request.state, model)
         if request.plan.removed and set(found.plan.removed) != set(request.plan.removed):
@@ -104,7 +109,7 @@ def _repair(model: BlockModel, request: ExportRequest) -> Events:
     else:
         correction = next(iter(check_repair(request.repair).values()))
         fit_windows: FitWindows = yield from passing(open_fit_windows(model, request.repair))
-        yield from fitted(model, request.repair, correction, fit_windows)
+        yield from fitted(model, request.repair, correction, fit_windows, known)
 
 
 # Steps in between, as Progress; at the end a value.

@@ -17,7 +17,7 @@ SCHEMA = "blockviz/recipe/1"
 MAX_CHARS = 1000
 # A field of `fit` or of `evaluation` -> the option of the command line of the same meaning.
 FIT = {"text": "calibration", "n_samples": "fit_samples", "seq_len": "fit_seq_len",
-       "n_skip": "fit_skip", "seed": "seed"}  # fmt: skip
+       "n_skip": "fit_skip", "n_held": "fit_held", "seed": "seed"}  # fmt: skip
 EVALUATION = {"text": "data", "n_samples": "n_samples", "seq_len": "seq_len"}
 SCORING = {"metrics": "metrics", "text": "calibration", "n_samples": "n_samples",
            "seq_len": "seq_len", "seed": "seed", "mode": "calibration_mode", "unit": "unit",
@@ -96,6 +96,7 @@ def recipe_to_json(info: ModelInfo, request: ExportRequest, correction: str) -> 
             "seq_len": fit.text.seq_len,
             "seed": fit.text.seed,
             "n_skip": fit.n_skip,
+            "n_held": fit.n_held,
         },
         "evaluation": {
             "text": public_name(measured.calibration),
@@ -121,7 +122,8 @@ def recipe_from_json(data: Any, name: str) -> RecipeFile:
             mode=data["export"]["mode"],
             as_llama=data["export"]["as_llama"] is True,
             correction=_short(data["correction"]),
-            fit=_texts(FIT, fit),
+            # Before it was written down, nothing was held out.
+            fit=_texts(FIT, {"n_held": 0, **fit} if fit else {}),
             evaluation=_texts(EVALUATION, data.get("evaluation") or {}),
             is_from_state=data["is_from_state"] is True,
             perplexities=numbers,

@@ -21,6 +21,7 @@ from blockviz.session.example import Example
 from blockviz.session.export_views import ExportRequest
 from blockviz.session.exporting import export_request
 from blockviz.session.exports import Exported, Exports, archive, archive_name
+from blockviz.session.fitted_repairs import FittedRepairs
 from blockviz.session.judging import check_table, judge_windows
 from blockviz.session.kept import KeptResults, Shelf
 from blockviz.session.ledger import Ledger, open_ledger
@@ -69,6 +70,8 @@ class Work(Results):
         super().__init__(store, example)
         self._model: BlockModel | None = None
         self._live: LiveText | None = None
+        # Of the model in memory: what Repair fits, Compare shows and Export writes.
+        self._repairs: FittedRepairs | None = None
 
     @property
     def info(self) -> ModelInfo:
@@ -168,7 +171,7 @@ class Work(Results):
             self.store.put(where, table)
             return {"repair_key": where, "warning": table.warning}
 
-        yield from self._limited(repair_request(model, request), keep)
+        yield from self._limited(repair_request(model, request, known=self._repairs), keep)
 
     def _compare(self, request: CompareRequest) -> Iterator[Progress | Done]:
         model, _ = self._loaded()
@@ -179,7 +182,8 @@ class Work(Results):
             self.store.put(where, found)
             return {"compare_key": where, "warning": found.warning}
 
-        yield from self._limited(compare_request(model, request, self.limits), keep)
+        found = compare_request(model, request, self.limits, self._repairs)
+        yield from self._limited(found, keep)
 
     def _export(self, request: ExportRequest, owner: str) -> Iterator[Progress | Done]:
         """The folder of the request is one of ours, whatever was asked."""
@@ -189,7 +193,7 @@ class Work(Results):
         asked = replace(request, folder=place / of)
 
         def exported() -> Iterator[Progress | Done]:
-            report = yield from passing(export_request(model, asked))
+            report = yield from passing(export_request(model, asked, self._repairs))
             yield from archive(asked.folder, report)
 
         def keep(found: Exported | ExportReport) -> dict[str, str]:

@@ -17,6 +17,7 @@ from blockviz.ui.callers import caller
 from blockviz.ui.job_handlers import DTYPES, MAX_SAMPLES, MAX_SEED, MAX_SEQ_LEN
 from blockviz.ui.link import MAX_CHARS
 from blockviz.ui.live_handlers import MAX_NEW_TOKENS
+from blockviz.ui.text_fields import fit_windows
 
 if TYPE_CHECKING:
     from blockviz.session import Engine
@@ -129,6 +130,7 @@ class Api:
         names with commas, `limit` questions of each."""
 
         def start() -> str:
+            n_fit, n_held = fit_windows(self.engine.limits)
             form = {
                 "compare_a": correction,
                 "compare_b": compare_form.NONE,
@@ -136,10 +138,10 @@ class Api:
                 "compare_new": 8,
                 "compare_chat": False,
                 "compare_text": "demo",
-                "compare_samples": min(48, self.engine.limits.n_samples or MAX_SAMPLES),
+                "compare_samples": n_fit,
                 "compare_seq_len": 512,
                 "compare_skip": 0,
-                "compare_held": 0,
+                "compare_held": n_held,
                 "compare_seed": seed,
                 "against_text": data,
                 "against_samples": n_samples,
@@ -186,14 +188,16 @@ class Api:
 
         def start() -> str:
             most = self.engine.limits.n_samples or MAX_SAMPLES
+            n_fit, n_held = fit_windows(self.engine.limits)
             form = {
                 "export_mode": mode,
                 "export_fix": correction,
                 "export_llama": False,
                 "export_text": "demo",
-                "export_samples": min(48, most),
+                "export_samples": n_fit,
                 "export_seq_len": 512,
                 "export_skip": 0,
+                "export_held": n_held,
                 "export_seed": seed,
                 "shown_text": "demo",
                 "shown_samples": min(16, most),

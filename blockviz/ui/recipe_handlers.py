@@ -36,7 +36,7 @@ MOST_NAMED = 6
 OPENED = ("recipe_kept", "recipe_says", "recipe_use")
 # A key of `fit` or of `evaluation` -> the field of the form.
 FIT = {"text": "export_text", "n_samples": "export_samples", "seq_len": "export_seq_len",
-       "n_skip": "export_skip", "seed": "export_seed"}  # fmt: skip
+       "n_skip": "export_skip", "n_held": "export_held", "seed": "export_seed"}  # fmt: skip
 EVALUATION = {"text": "shown_text", "n_samples": "shown_samples", "seq_len": "shown_seq_len"}
 SCORING = {"metrics": "metrics", "text": "source", "n_samples": "n_samples", "seq_len": "seq_len",
            "seed": "seed", "mode": "mode", "unit": "unit", "tasks": "tasks",
