@@ -87,10 +87,12 @@ def _insight_events(screen: Screen, insights: InsightHandlers, jobs: JobHandlers
     cards = card_outputs()
     settings = ("judged_metric", "line_metric", "log_scale", "lens", "pair_order")
     asked = ("page", "visitor", *settings)
-    pages, last = tuple(f"page_{page}" for page in PAGES), {"trigger_mode": "always_last"}
-    screen.listen(
-        screen["page"].input, insights.turn, inputs=asked, outputs=(*cards, *pages), **last
+    pages = tuple(f"{part}_{page}" for part in ("page", "note") for page in PAGES)
+    last = {"trigger_mode": "always_last"}
+    turned = screen.listen(
+        screen["page"].input, insights.turn, inputs=("page",), outputs=pages, **last
     )
+    screen.listen(turned.then, insights.draw, inputs=asked, outputs=cards, **last)
     drawn_by = ("judged_metric", "line_metric", "log_scale", "pair_order")
     settings_changed = (screen[name].input for name in drawn_by)
     screen.listen(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from blockviz.session import Engine
 
 READING = "Reading early exits"
+DRAWING = "Drawing these figures…"
 # More metrics than these are counted, not named.
 MOST_NAMED = 4
 EMPTY = {
@@ -48,11 +49,11 @@ class InsightHandlers:
     def __init__(self, engine: Engine) -> None:
         self.engine, self.cards = engine, InsightCards(engine)
 
-    def turn(self, call: Call, page: Any, visitor: Visitor, *settings: Any) -> Update:
-        """Another page was chosen: it is shown, and drawn."""
+    def turn(self, call: Call, page: Any) -> Update:
+        """Another page was chosen: it is shown, and says that its figures are on the way."""
         page = inputs.choice(page, "The page", PAGES)
         shown = {f"page_{name}": gr.update(visible=name == page) for name in PAGES}
-        return {**shown, **self._drawn(page, visitor, *settings)}
+        return {**shown, f"note_{page}": {"text": DRAWING}}
 
     def draw(self, call: Call, page: Any, visitor: Visitor, *settings: Any) -> Update:
         """A setting changed: the open page, drawn."""
