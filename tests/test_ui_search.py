@@ -33,7 +33,7 @@ from blockviz.ui.turns import Turns
 
 LOG, LINEAR = True, False
 GOOD = {
-    "search_preset": "", "search_target": "blocks", "search_amount": 6,
+    "search_preset": "", "search_target": "count", "search_amount": 6,
     "search_strategy": "greedy", "strategy_settings": "", "search_objective": "ppl",
     "objective_settings": "", "search_unit": "block", "protect_first": 0, "protect_last": 0,
     "search_text": "demo", "search_samples": 16, "search_seq_len": 128, "search_seed": 42,
@@ -92,13 +92,13 @@ def test_the_settings_become_the_request_they_show(engine):
 
 @pytest.mark.parametrize(
     ("kind", "amount", "field", "value"),
-    [("blocks", 6, "blocks", 6), ("ratio", 15, "ratio", 0.15), ("speedup", 1.2, "speedup", 1.2),
+    [("count", 6, "blocks", 6), ("ratio", 15, "ratio", 0.15), ("speedup", 1.2, "speedup", 1.2),
      ("max_ppl_rise", 10, "max_ppl_rise", 10)],
 )  # fmt: skip
 def test_every_target_sets_its_own_field_and_no_other(engine, kind, amount, field, value):
     request = request_of(engine, *form(search_target=kind, search_amount=amount))
-    found = {name: getattr(request, name) for name in TARGETS if getattr(request, name) is not None}
-    assert found == {field: value}
+    found = {target.field: getattr(request, target.field) for target in TARGETS.values()}
+    assert {name: amount for name, amount in found.items() if amount is not None} == {field: value}
 
 
 FORGED = [

@@ -97,7 +97,7 @@ class Api:
             aim, _, details = _text(objective, "The objective").partition(":")
             form = {
                 **search_form.BARE,
-                "search_target": "blocks",
+                "search_target": "count",
                 "search_amount": blocks,
                 "search_strategy": way,
                 "strategy_settings": settings,

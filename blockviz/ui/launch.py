@@ -29,7 +29,7 @@ from blockviz.ui.load_drawer import build_drawer
 from blockviz.ui.map_tab import build_map
 from blockviz.ui.own_hosts import OwnHosts
 from blockviz.ui.page import Page
-from blockviz.ui.parts import stylesheet
+from blockviz.ui.parts import script, stylesheet
 from blockviz.ui.repair_tab import build_repair
 from blockviz.ui.safe_headers import HUB, SafeHeaders
 from blockviz.ui.screen import Screen, Update
@@ -153,6 +153,7 @@ def launch_settings(engine: Engine, host: str = "127.0.0.1") -> dict[str, object
         "app_kwargs": {"middleware": _middleware(engine, host), "lifespan": keeping_little},
         "theme": Paper(),
         "css": stylesheet(),
+        "js": script("keyboard"),
     }
 
 

@@ -15,8 +15,9 @@ const setAttr = (node, name, value) => {
 const setText = (node, text) => {
   if (node.textContent !== text) node.textContent = text;
 };
-const safeLink = (address, text) =>
-  /^https?:\/\//.test(address || "") ? h("a", { href: address, target: "_blank", rel: "noopener noreferrer" }, text) : text;
+// name: for those who hear the link alone, where its text stands on others as well.
+const safeLink = (address, text, name) =>
+  /^https?:\/\//.test(address || "") ? h("a", { href: address, target: "_blank", rel: "noopener noreferrer", "aria-label": name }, text) : text;
 const bar = (share) => {
   const fillNode = h("i");
   fillNode.style.width = `${Math.round(100 * Math.max(0, Math.min(1, share)))}%`;
