@@ -191,11 +191,12 @@ def test_a_forged_job_id_is_no_job(raw):
 
 
 def test_a_link_round_trips_and_a_bad_one_is_refused():
-    view = link_view(("3.attn", "3.mlp", "7.mlp"), "lds")
+    view = link_view(Visitor(removed=("3.attn", "3.mlp", "7.mlp")), "lds")
     assert view["query"] == "?remove=3.layer,7.mlp&metric=lds"
+    assert parse_link({"remove": ""}, INFO, ["lds"]).removed == ()
+    assert link_view(Visitor(), "")["query"] == "?remove="  # not the example's plan
     linked = parse_link({"remove": "3.layer,7.mlp", "metric": "lds"}, INFO, ["lds"])
     assert (linked.removed, linked.metric) == (("3.attn", "3.mlp", "7.mlp"), "lds")
-    assert parse_link({"metric": "<img>"}, INFO, ["lds"]).metric == ""
     with pytest.raises(BadPlan):
         parse_link({"remove": "99.attn"}, INFO, ["lds"])
 
@@ -455,6 +456,32 @@ def test_without_a_chat_template_no_prompt_goes_through_one_out_of_sight(engine,
         assert (found["visible"], found.get("value")) == (has, value)
 
 
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ({"metric": "nope"}, "metric 'nope'. There is none of that name here. Choose from: lds."),
+        ({"tab": "nope"}, "tab 'nope'. There is none of that name here. Choose from: map, curves"),
+        ({"metric": "<img>"}, "'<img>'"),
+    ],
+)
+def test_what_a_link_asks_for_and_there_is_not_is_said_and_the_rest_is_followed(query, words):
+    linked = parse_link({"remove": "7.mlp", **query}, INFO, ["lds"])
+    assert (linked.removed, linked.metric) == (("7.mlp",), "")
+    assert words in linked.refused
+    assert is_three_sentences(linked.refused)
+
+
+def test_a_link_to_another_model_is_refused_and_names_both(engine, visitor):
+    jobs = JobHandlers(engine, Turns())
+    call = Call("s", query={"model": "gpt2", "remove": "3.attn"})
+    opened = jobs.open(call, jobs.drawing.first_visitor(), None, "rank")
+    assert f"'gpt2'. {INFO.name} is in memory" in opened["error"]["text"]
+    assert "visitor" not in opened
+    other = link_view(visitor, "", model="owner/name@main")
+    assert other["query"] == "?model=owner/name@main&remove=18.attn"
+    assert parse_link({"model": INFO.name, "remove": "3.attn"}, INFO, []).removed == ("3.attn",)
+
+
 def test_opening_restores_a_link_without_starting_work(engine):
     jobs = JobHandlers(engine, Turns())
     query = {"remove": "3.layer", "metric": "lds"}
@@ -540,6 +567,86 @@ def test_a_reload_finds_all_results_of_this_browser_whichever_came_last(engine, 
     assert (opened["visitor"].table_key, opened["visitor"].pairs_key) == ("t", "example")
 
 
+def came_back(handlers: JobHandlers, session: str, **kept: object) -> dict:
+    """The answer to a page that opens, with its visitor as the screen would have it."""
+    tab = {"jobs": [], "page": "a" * 32, **kept}
+    first = handlers.drawing.first_visitor()
+    answer = handlers._visitors.settled(
+        session, first, lambda now: handlers.open(Call(session), now, tab, "rank")
+    )
+    return {"visitor": handlers._visitors.newest(session, first), **answer}
+
+
+def test_a_page_that_is_loaded_again_goes_on_where_it_was(engine):
+    visitors = Visitors()
+    jobs, plan = JobHandlers(engine, Turns(), visitors), MapHandlers(engine, Turns())
+    engine._jobs["mine"] = JobView("mine", "search", "done", result={"search_key": "example"})
+    opened = came_back(jobs, "first")["visitor"]
+    for removed in (["3.mlp"], ["3.mlp", "5.attn"]):
+        call = Call("first", {"removed": removed})
+        visitors.settled("first", opened, lambda now, c=call: plan.toggle(c, now, None, None))
+    polled = visitors.settled("first", opened, lambda now: jobs.poll(
+        Call("first"), now, {**NO_JOBS, "own": "mine"}, None, None))  # fmt: skip
+    assert polled["job"]["settled"] == 1
+    left = visitors.newest("first", opened)
+    visitors.forget("first")
+    again = came_back(jobs, "second", jobs=["mine"])
+    assert again["visitor"] == left
+    assert again["visitor"].undo().removed == ("3.mlp",)
+    assert again["grid"]["removed"] == ["3.mlp", "5.attn"]
+    # Its job has ended before, and is not told of a second time.
+    assert "visitor" not in jobs.poll(Call("second"), again["visitor"], again["jobs"], None, None)
+    assert came_back(jobs, "third", page="b" * 32)["visitor"].removed == engine.example_removed
+    engine.model_key = "another"
+    assert came_back(jobs, "fourth")["visitor"].removed == engine.example_removed
+
+
+@pytest.mark.parametrize("page", [None, 3, "short", "x" * 65, ["a" * 32]])
+def test_a_tab_without_a_name_of_its_own_is_nobody_who_came_back(page):
+    assert inputs.page_id({"page": page}) == inputs.page_id(page) == ""
+    visitors = Visitors()
+    visitors.settled("s", Visitor(), lambda now: {"visitor": now.with_removed(["3.mlp"])})
+    assert visitors.came_back("t", "") is None
+
+
+def test_two_pages_that_share_a_name_go_on_apart(engine):
+    """A tab that was doubled: each goes on from the same, and neither moves the other."""
+    visitors = Visitors()
+    jobs = JobHandlers(engine, Turns(), visitors)
+    for session in ("one", "two"):
+        came_back(jobs, session)
+    cut = {"visitor": Visitor(removed=("3.mlp",))}
+    visitors.settled("one", Visitor(), lambda now: cut)
+    assert visitors.newest("two", Visitor()).removed != ("3.mlp",)
+
+
+def test_blocks_switched_while_the_server_was_away_are_taken_when_the_page_is_back(engine):
+    jobs = JobHandlers(engine, Turns())
+    opened = came_back(jobs, "s", unanswered=["3.mlp"])
+    assert (opened["visitor"].removed, opened["grid"]["removed"]) == (("3.mlp",), ["3.mlp"])
+    for forged in (["99.attn"], "3.mlp", {"0": "3.mlp"}):
+        refused = came_back(jobs, f"{forged}", page="b" * 32, unanswered=forged)
+        assert is_three_sentences(refused["error"]["text"])
+        assert refused["visitor"].removed == engine.example_removed
+
+
+def test_back_is_undo_where_that_is_the_same_step(engine, visitor):
+    plan = MapHandlers(engine, Turns())
+    now = visitor.with_removed(["3.mlp"]).with_removed(["3.mlp", "5.attn"])
+
+    def walk(to: list[str], visitor: Visitor) -> Visitor:
+        answer = plan.walk(Call("s", {"removed": to, "walk": 4}), visitor, None, None)
+        assert answer["link"]["walk"] == 4
+        return answer["visitor"]
+
+    back = walk(["3.mlp"], now)
+    assert (back.removed, back.future) == (("3.mlp",), (("3.mlp", "5.attn"),))
+    assert walk(["3.mlp", "5.attn"], back) == now
+    assert walk(["9.attn"], back).past[-1] == ("3.mlp",)
+    with pytest.raises(BadPlan):
+        walk(["99.attn"], back)
+
+
 def test_a_browser_remembers_a_dozen_jobs(engine, visitor):
     jobs, state = JobHandlers(engine, Turns()), dict(NO_JOBS)
     kept = {"jobs": []}
@@ -559,7 +666,7 @@ def test_a_poll_takes_a_result_once_and_then_rests(engine, visitor):
     first = jobs.poll(Call("s"), visitor, state, "ppl", "rank")
     assert (first["visitor"].table_key, first["visitor"].removed) == ("t", ("18.attn",))
     assert first["timer"]["active"] is False
-    second = jobs.poll(Call("s"), visitor, first["jobs"], "ppl", "rank")
+    second = jobs.poll(Call("s"), first["visitor"], state, "ppl", "rank")
     assert "visitor" not in second
     assert first["job"]["settled"] == second["job"]["settled"] == 1
 

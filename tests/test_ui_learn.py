@@ -262,7 +262,8 @@ def test_a_tour_begun_before_the_link_is_opened_is_of_what_the_link_asks_for(eng
     assert begun["steps"][0]["title"] == "Where you are"
     foreign = tour.begin(Call(query={"remove": "99.attn"}), painted, "ppl")["tour"]
     assert foreign["was"]["removed"] == list(EXAMPLE)
-    opened = plan.drawing.linked_visitor(linked.query)[0].with_removed(["5.attn"])
+    first = plan.drawing.first_visitor()
+    opened = plan.drawing.linked_visitor(linked.query, first)[0].with_removed(["5.attn"])
     assert tour.begin(linked, opened, "ppl")["tour"]["was"]["removed"] == ["5.attn"]
 
 

@@ -20,6 +20,7 @@ from blockviz.ui.learn_events import wire_learn
 from blockviz.ui.live_handlers import LiveHandlers
 from blockviz.ui.map_handlers import MapHandlers
 from blockviz.ui.recipe_handlers import RecipeHandlers
+from blockviz.ui.remembered import arrival, wire_fields
 from blockviz.ui.repair_events import wire_repair
 from blockviz.ui.repair_handlers import RepairHandlers
 from blockviz.ui.report_handlers import ReportHandlers, wire_report
@@ -99,10 +100,11 @@ def _insight_events(screen: Screen, insights: InsightHandlers, jobs: JobHandlers
         (screen["job"].paired, *settings_changed), insights.draw, inputs=asked, outputs=cards,
         **last,
     )  # fmt: skip
+    redrawn = (*cards, "judged_metric", "line_metric")
+    screen.listen(screen["job"].settled, insights.redraw, inputs=asked, outputs=redrawn, **last)
     screen.listen(
-        (screen["insights"].select, screen["job"].settled), insights.redraw, inputs=asked,
-        outputs=(*cards, "judged_metric", "line_metric"), **last,
-    )  # fmt: skip
+        screen["insights"].select, insights.reopen, inputs=asked, outputs=(*redrawn, *pages), **last
+    )
     for name, start in (("start_judge", jobs.judge), ("start_pairs", jobs.pairs)):
         screen.listen(screen[name].click, start, inputs=("visitor", "jobs"), outputs=STARTED)
     screen.listen(
@@ -177,7 +179,12 @@ def _search_settings(screen: Screen, search: SearchHandlers) -> None:
     followed_by = (filled.then, aimed.then, narrowed.then)
     about = {"inputs": FORM, "outputs": ("search_about", "search_preset"), **last}
     timed = {"inputs": ("visitor", *FORM), "outputs": ("search_time",), **COMPUTE}
-    for trigger in (settled, *followed_by):
+    opened = screen.listen(
+        screen["search"].select, search.reopen,
+        inputs=("search_target", "search_strategy", "search_unit"),
+        outputs=("search_amount", "search_unit"),
+    )  # fmt: skip
+    for trigger in (settled, opened.then, *followed_by):
         screen.listen(trigger, search.describe, **about)
     asked = (*settled, screen["estimate_search"].click, screen["search"].select)
     for trigger in (asked, *followed_by):
@@ -216,6 +223,7 @@ def _history_events(screen: Screen, plan: MapHandlers) -> list[gr.events.Depende
         screen.listen(undo, plan.undo, **look),
         screen.listen(screen["grid"].reset, plan.reset, **look, **EACH),
         screen.listen(screen["redo"].click, plan.redo, **look),
+        screen.listen(screen["link"].walk, plan.walk, **look, **EACH),
     ]
 
 
@@ -223,7 +231,7 @@ def _job_events(app: Page, screen: Screen, jobs: JobHandlers) -> gr.events.Depen
     screen.listen(
         screen["timer"].tick, jobs.poll,
         inputs=("visitor", "jobs", *LOOK),
-        outputs=(*EVERYTHING, "jobs", "job", "timer"),
+        outputs=(*EVERYTHING, "job", "timer"),
     )  # fmt: skip
     screen.listen(
         screen["check"].click, jobs.check, inputs=("model", "revision"),
@@ -248,9 +256,11 @@ def _job_events(app: Page, screen: Screen, jobs: JobHandlers) -> gr.events.Depen
         outputs=("score", "work", "job"),
     )  # fmt: skip
     app.unload(_leaving(screen, jobs))
+    # In this order: what is opened is drawn by the fields as they were.
+    wire_fields(app, screen)
     return screen.listen(
         app.load, jobs.open, inputs=("visitor", "browser", "shade"),
-        outputs=(*EVERYTHING, "jobs", "job", "timer"),
+        outputs=(*EVERYTHING, "jobs", "job", "timer"), js=arrival(),
     )  # fmt: skip
 
 

@@ -148,6 +148,17 @@ def job_ids(raw: Any) -> tuple[str, ...]:
     return tuple(one for one in found if isinstance(one, str) and 0 < len(one) <= 64)
 
 
+def page_id(raw: Any) -> str:
+    """What a browser tab calls its page, the same after a reload; `""` where it says nothing."""
+    found = raw.get("page") if isinstance(raw, Mapping) else None
+    return found if isinstance(found, str) and 16 <= len(found) <= 64 else ""
+
+
+def unanswered(raw: Any) -> Any:
+    """The plan that a page showed and no answer came to before it was loaded again; unchecked."""
+    return raw.get("unanswered") if isinstance(raw, Mapping) else None
+
+
 def _set_to(name: str, raw: Any) -> str:
     return f"{name} was left empty." if raw is None else f"{name} was set to {str(raw)[:40]!r}."
 

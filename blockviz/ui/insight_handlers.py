@@ -52,8 +52,7 @@ class InsightHandlers:
     def turn(self, call: Call, page: Any) -> Update:
         """Another page was chosen: it is shown, and says that its figures are on the way."""
         page = inputs.choice(page, "The page", PAGES)
-        shown = {f"page_{name}": gr.update(visible=name == page) for name in PAGES}
-        return {**shown, f"note_{page}": {"text": DRAWING}}
+        return {**_opened(page), f"note_{page}": {"text": DRAWING}}
 
     def draw(self, call: Call, page: Any, visitor: Visitor, *settings: Any) -> Update:
         """A setting changed: the open page, drawn."""
@@ -72,6 +71,10 @@ class InsightHandlers:
             "line_metric": gr.update(choices=titles, value=now[1]),
             **self.draw(call, page, visitor, *now, *settings),
         }
+
+    def reopen(self, call: Call, page: Any, *asked: Any) -> Update:
+        """The tab was opened: on the page that its field names, also after a reload."""
+        return {**_opened(page), **self.redraw(call, page, *asked)}
 
     def read(self, call: Call, visitor: Visitor, text: Any, position: Any) -> Iterator[Update]:
         """The Read button of the lens."""
@@ -153,3 +156,7 @@ class InsightHandlers:
         found = self.engine.findings(visitor.table_key, visitor.judgement_key)
         blocks = [str(block) for block, _ in found.disputed[:2]] if found else []
         return f"They disagree most at {' and '.join(blocks)}." if blocks else ""
+
+
+def _opened(page: str) -> Update:
+    return {f"page_{name}": gr.update(visible=name == page) for name in PAGES}

@@ -18,11 +18,12 @@ from blockviz.ui.drawing import Drawing
 from blockviz.ui.found import found, is_of, step_of, with_found
 from blockviz.ui.screen import Call, Update, error_view, failure
 from blockviz.ui.turns import Turns
+from blockviz.ui.visitors import Visitors
 
 if TYPE_CHECKING:
     from blockviz.session import Engine
 
-NO_JOBS: dict[str, Any] = {"own": None, "past": (), "demo": None, "seen": ()}
+NO_JOBS: dict[str, Any] = {"own": None, "past": (), "demo": None}
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 MODES = ("stream", "per_sample")
 BUNDLED_TEXTS = (("Demo: BoolQ passages, of Wikipedia", "demo"), ("Our own short essays", "own"))
@@ -49,29 +50,36 @@ class JobHandlers:
     the page's state as it was before, as the answer to the page's opening does.
     """
 
-    def __init__(self, engine: Engine, turns: Turns) -> None:
+    def __init__(self, engine: Engine, turns: Turns, visitors: Visitors | None = None) -> None:
         self.engine, self.turns, self.drawing = engine, turns, Drawing(engine)
+        self._visitors = visitors or Visitors()
         self._begun: dict[str, tuple[str, ...]] = {}
         self._demo: str | None = None
         self._demo_lock = threading.Lock()
 
     def open(self, call: Call, painted: Visitor, kept: Any, shade: Any) -> Update:
-        """A page was opened or reloaded: the link's view, and this browser's jobs and results.
+        """A page was opened or reloaded: what it was, the link's view, and this browser's jobs.
 
         `painted` is what the page shows already. Where that is right nothing is drawn again, so
         that a block switched before this answer arrives stays switched.
         """
-        visitor, metric, problem = self.drawing.first_visitor(), "", {}
+        visitor, metric, problem = self._came_back(call, kept), "", {}
         try:
-            visitor, metric = self.drawing.linked_visitor(call.query)
+            visitor, linked = self.drawing.linked_visitor(call.query, visitor)
+            metric = linked.metric
+            problem = {"error": error_view(linked.refused)} if linked.refused else {}
+            last = inputs.unanswered(kept)
+            if last is not None:
+                visitor = visitor.with_removed(inputs.removed_blocks(last, self.engine.info))
         except BlockvizError as error:
             problem = failure(error)
         past = [job for job in map(self._known_job, inputs.job_ids(kept)) if job is not None]
         ids = tuple(job.id for job in past)
         own = self.own_job(call, {"own": ids[-1] if ids else None})
-        jobs = {"own": own.id if own else None, "past": ids, "demo": self.start_demo(), "seen": ()}
+        jobs = {"own": own.id if own else None, "past": ids, "demo": self.start_demo()}
         for job in (*past, own):
-            visitor = self._with_result(visitor, job)
+            if job is not None and job.id not in visitor.told:
+                visitor = self._with_result(visitor, job)
         has_acted = painted.model_key == visitor.model_key and bool(painted.past)
         is_right = has_acted or (painted == visitor and not metric)
         return {
@@ -81,6 +89,12 @@ class JobHandlers:
             "job": views.job_lane(own),
             "timer": gr.update(active=True),
         }
+
+    def _came_back(self, call: Call, kept: Any) -> Visitor:
+        """Who opens the page: who was there before a reload, or somebody new on the example."""
+        first = self.drawing.first_visitor()
+        known = self._visitors.came_back(call.session, inputs.page_id(kept))
+        return known if known and known.model_key == first.model_key else first
 
     def first_screen(self, visitor: Visitor) -> Update:
         """The example with its text, drawn before anybody has asked for anything."""
@@ -182,16 +196,16 @@ class JobHandlers:
         own, demo = self.own_job(call, jobs), self._known_job(jobs.get("demo"))
         running = [job for job in (own, demo) if job and not job.is_over]
         update: Update = {"job": views.job_lane(running[0] if running else own)}
-        ended = [j for j in (own, demo) if j and j.is_over and j.id not in jobs["seen"]]
+        ended = [j for j in (own, demo) if j and j.is_over and j.id not in visitor.told]
         for job in ended:
             update |= self._ended(update.get("visitor", visitor), job, metric, shade)
-        seen = (*jobs["seen"], *(j.id for j in ended))
+        now = update.get("visitor", visitor)
         if ended:
-            update["jobs"] = {**jobs, "seen": seen}
+            now = now.was_told(job.id for job in ended)
         elif own in running:
-            changed = with_found(self.engine, visitor, own)
-            update |= {"visitor": changed} if changed is not visitor else {}
-        update["job"] = {**update["job"], "settled": len(seen), **step_of(self.engine, own)}
+            now = with_found(self.engine, now, own)
+        update |= {"visitor": now} if now is not visitor else {}
+        update["job"] = {**update["job"], "settled": now.n_told, **step_of(self.engine, own)}
         if not running:
             update["timer"] = gr.update(active=False)
         return update
@@ -229,7 +243,10 @@ class JobHandlers:
             is_same = first.table_key and first.table_key == visitor.table_key
             if is_same:
                 return replace(visitor, model_key=first.model_key)
-            return replace(first, changes=visitor.changes + 1, seq=visitor.seq)
+            return replace(
+                first, changes=visitor.changes + 1, seq=visitor.seq, told=visitor.told,
+                n_told=visitor.n_told,
+            )  # fmt: skip
         if not isinstance(result, dict):
             return visitor
         if isinstance(result.get("table_key"), str):

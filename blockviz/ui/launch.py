@@ -70,7 +70,7 @@ def build_app(engine: Engine) -> gr.Blocks:
 
 def _assembled(engine: Engine) -> tuple[gr.Blocks, JobHandlers]:
     screen, turns = Screen(), Turns()
-    jobs = JobHandlers(engine, turns)
+    jobs = JobHandlers(engine, turns, screen.visitors)
     visitor = jobs.drawing.first_visitor()
     first = jobs.first_screen(visitor)
     with Page(

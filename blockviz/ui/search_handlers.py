@@ -47,6 +47,12 @@ class SearchHandlers:
         strategy = inputs.choice(strategy, "The strategy", names)
         return narrowed(self.engine, strategy, inputs.choice(unit, "The unit", UNITS))
 
+    def reopen(self, call: Call, target: Any, strategy: Any, unit: Any) -> Update:
+        """The tab was opened: its fields may have come back from before a reload, and what they are
+        called and offer follows them."""
+        kind = TARGETS[inputs.choice(target, "The target", TARGETS)]
+        return {"search_amount": gr.update(label=kind.label), **self.narrow(call, strategy, unit)}
+
     def describe(self, call: Call, *form: Any) -> Update:
         """What is chosen, in words. Settings that left their recipe are not called by its name."""
         preset, strategy = form[0], form[3]

@@ -33,6 +33,12 @@ const openTab = (name) => {
   tab?.click();
   return tab;
 };
+// Kept in this tab through a reload; a browser may forbid that.
+const keepInTab = (name, value) => {
+  try {
+    sessionStorage.setItem(`blockviz-${name}`, JSON.stringify(value));
+  } catch {}
+};
 const draw = (paint) => {
   const go = () => {
     if (props.value) paint(JSON.parse(JSON.stringify(props.value)));
