@@ -35,7 +35,10 @@ def test_judge_measures_and_says_which_metric_was_right(
     taus = [v["tau"] for v in data["verdicts"]]
     assert len(taus) == 4 and taus == sorted(taus, reverse=True)
     shown = capsys.readouterr().out
-    assert "Perplexity when cut" in shown and "words.txt, 3 × 32 tokens, float32" in shown
+    assert (
+        "Perplexity when cut" in shown
+        and "words.txt, evaluation part, 3 × 32 tokens, float32" in shown
+    )
 
 
 def test_stability_compares_runs(

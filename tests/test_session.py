@@ -31,8 +31,10 @@ from blockviz.session import (
 from blockviz.session.allowance import Allowance
 from blockviz.session.estimating import n_evaluations
 from blockviz.session.example import Example, live_key
+from blockviz.session.live import LiveText
 from blockviz.session.scoring import score_windows
 from blockviz.session.writing import first_difference
+from blockviz.store import Store
 from blockviz.types import BlockId, Done, Progress, PruningPlan, run
 
 PLAN = PruningPlan(removed=(BlockId(1, "attn"), BlockId(2, "mlp")))
@@ -109,6 +111,27 @@ def test_measured_perplexity_is_that_of_the_pruned_model(engine: Engine) -> None
     paired = [a - b for a, b in zip(by_pruning.window_nll, dense.window_nll, strict=True)]
     error = torch.tensor(paired).double().std().item() / len(paired) ** 0.5
     assert found.rise_stderr == pytest.approx(error, rel=1e-3)
+
+
+def test_every_plan_is_counted_from_the_bundled_original(engine: Engine) -> None:
+    """A bundled number of another machine stays the scoreboard's only one for the original."""
+    model, windows = engine._model, engine._live.windows
+    measured = run(measure_perplexity(model, windows))
+    bundled = replace(measured, window_nll=tuple(x + 0.003 for x in measured.window_nll))
+    live = {(): bundled}
+    table = run(score_windows(model, windows, {}, ScoreRequest()))
+    pair = Continuation("w1")
+    made = Example(model.info, table, windows.origin, live, (), pair)
+    text = LiveText(model, windows, Store(), made)
+    found = run(text.measure(PLAN))
+    whole = text.known(PruningPlan())
+    assert (found.source, whole.source) == ("measured", "bundled")
+    assert found.baseline == whole.perplexity == whole.baseline == bundled.value
+    assert text.known(PLAN).baseline == bundled.value
+    # Without a bundled one it is measured, and is one number as well.
+    own = LiveText(model, windows, Store(), None)
+    assert run(own.measure(PLAN)).baseline == run(own.measure(PruningPlan())).perplexity
+    assert own.known(PLAN).baseline == pytest.approx(measured.value)
 
 
 def test_a_plan_is_measured_once_in_whatever_order_it_was_made(engine: Engine) -> None:

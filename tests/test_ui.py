@@ -922,6 +922,7 @@ def test_a_curve_of_another_ranking_is_not_drawn():
     visitor, cards = Visitor(model_key=engine.model_key), InsightCards(engine)
     how = {"metric": "bi", "is_log": True, "lens": None}
     drawn = cards.page("right", visitor, **how)
+    assert {card.provenance_note.rpartition(" · ")[2] for card in drawn.values()} == {"bundled"}
     names = {row[0] for row in drawn["cumulative"].rows}
     assert {"Block influence", "Logit disruption"} <= names
     scores = engine._tables["example"].metrics

@@ -559,7 +559,7 @@ def test_searches_of_one_text_stand_together_and_others_apart(engine, visitor):
     assert len({(g.unit_label, g.title) for g in found.values()}) == 4
     held_out = found[curves_cards.HELD_OUT]
     assert set(held_out.lines) == {s.title for s in engine.table("example").metrics.values()}
-    assert "held-out" in held_out.title
+    assert "held-out" in held_out.title and held_out.title.endswith(", bundled")
 
 
 def test_only_measured_decisions_become_points(engine, visitor):

@@ -49,7 +49,7 @@ def notes_of(table: RepairTable) -> str:
     text = table.evaluation.data
     if text is None:
         return fitted
-    measured = f"perplexity on {visible(text.describe(), 120)}, {text.role} part, seed {text.seed}"
+    measured = f"perplexity on {visible(text.describe(), 120)}, seed {text.seed}"
     return " · ".join(filter(None, (fitted, measured)))
 
 

@@ -190,9 +190,11 @@ def _repairs(engine: Engine, visitor: Visitor, name: str) -> View:
 
 def _setting(table: RepairTable) -> str:
     original, bare = (short(row.perplexity) for row in table.rows[:2])
+    data = table.evaluation.data
+    on = f" on {visible(data.describe(), 120)}" if data else ""
     return (
         f"Without {blocks(len(table.removed))}, fitted on {grouped(table.n_tokens)} tokens: "
-        f"perplexity {original} whole, {bare} unrepaired."
+        f"perplexity{on} {original} whole, {bare} unrepaired."
     )
 
 

@@ -97,12 +97,14 @@ def candidates(info: ModelInfo, visitor: Visitor, key: str, run: SearchRun) -> d
     with_it = (
         f" Measured with the repair {visible(repair)}, which is not applied." if repair else ""
     )
+    data = run.provenance.data
+    on = f" on {visible(data.describe(), 120)}" if data else ""
     return {
         "key": key,
         "title": "Candidates",
         "lead": f"One row a decision, the last one first. Nothing removed: {run.unit_label} "
-        f"{short(run.baseline)}. Full reads: of an exhaustive search, which reads every set on the "
-        "whole text. How sure: that it would choose the same among the sets that were raced."
+        f"{short(run.baseline)}{on}. Full reads: of an exhaustive search, which reads every set on "
+        "the whole text. How sure: that it would choose the same among the sets that were raced."
         f"{with_it}",
         "headers": ["Gone", _headed(run.unit_label), *HEADERS],
         "rows": rows,
