@@ -127,7 +127,10 @@ DEMO_DATA = Source(
 
 @dataclass(frozen=True)
 class ModelRef:
-    """What `--model` names. `text`: as written; `hub_id`, `revision` for hub, `path` for files."""
+    """What `--model` names. `text`: as written; `hub_id`, `revision` for hub, `path` for files.
+
+    A folder of the hub's cache has the `hub_id` that its files are of.
+    """
 
     kind: RefKind
     text: str
