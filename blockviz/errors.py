@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import logging
+import re
 import secrets
 import traceback
 
 logger = logging.getLogger(__name__)
 # Of one line of the log: an exception may carry all that a visitor has sent.
 LINE_CHARS = 500
+# A terminal obeys them, or turns the direction of what follows: all but line ends and tabs.
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    """The text with every character that a terminal would obey written as its escape, `\\x1b`."""
+    return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 class BlockvizError(Exception):

@@ -12,6 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from blockviz.errors import printable
 from blockviz.types import Done, Events
 
 
@@ -50,13 +51,14 @@ def drain(events: Events, seen: Callable[[Any], None] | None = None) -> Any:
 
 
 def _advance(bar: tqdm | None, stage: str, done: float, total: float, note: str) -> tqdm:
+    stage = printable(stage)
     if bar is None or bar.desc != f"{stage}: ":
         if bar is not None:
             bar.close()
         quiet = not sys.stderr.isatty() or not is_first_process()
         bar = tqdm(desc=stage, total=total or None, disable=quiet, leave=False, file=sys.stderr)
         bar.desc = f"{stage}: "
-    bar.set_postfix_str(note, refresh=False)
+    bar.set_postfix_str(printable(note), refresh=False)
     bar.update(done - bar.n)
     return bar
 
@@ -67,11 +69,12 @@ def is_first_process() -> bool:
 
 
 def say(text: str = "") -> None:
-    """One line on stdout. A reader that has gone, such as `head`, stops the lines, not the work."""
+    """One line on stdout, no escape codes in it. A reader that has gone, such as `head`, stops the
+    lines, not the work."""
     if not is_first_process():
         return
     try:
-        sys.stdout.write(text + "\n")
+        sys.stdout.write(printable(text) + "\n")
         sys.stdout.flush()
     except BrokenPipeError:
         nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -80,9 +83,9 @@ def say(text: str = "") -> None:
 
 
 def complain(text: str) -> None:
-    """One line on stderr."""
+    """One line on stderr, no escape codes in it."""
     if is_first_process():
-        sys.stderr.write(text + "\n")
+        sys.stderr.write(printable(text) + "\n")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -22,6 +22,7 @@ _STRING, _ARRAY = 8, 9
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q"}
 _SCALARS[12] = "d"
 _DEFAULT_ALIGNMENT = 32
+_MAX_DIMS = 4
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,8 @@ class _Reader:
 
         self._string()
         (n_dims,) = self._take("I")
+        if n_dims > _MAX_DIMS:
+            raise ValueError(f"a tensor of {n_dims} dimensions")
         n_values = 1
         for size in self._take(f"{n_dims}Q"):
             n_values *= size
