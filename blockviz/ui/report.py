@@ -116,6 +116,7 @@ def _model(engine: Engine, table: ScoreTable | None) -> Section:
          f"{grouped(info.vocab_size)} tokens in its vocabulary"),
         ("Number format", visible(info.dtype.removeprefix("torch."))),
         ("Weights from", visible(info.quantisation)),
+        ("Not read", visible(info.unread, 240)),
         ("Device", visible(info.device)),
         ("Licence", visible(info.license)),
         ("Calibration text", visible(text, 240)),

@@ -39,6 +39,7 @@ def header(info: ModelInfo, table: ScoreTable | None, mode: str) -> View:
         short_dtype(info.dtype),
         info.device,
         info.quantisation,
+        "some weights not read" if info.unread else "",
     ]
     data = table.provenance.data if table else None
     partial = ", partial" if table and table.is_partial else ""
