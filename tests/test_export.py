@@ -311,12 +311,12 @@ def test_a_cancelled_export_leaves_nothing_and_a_killed_one_is_cleared_away(
         assert not isinstance(event, Done)
         if event.stage == "checking the files":
             break
-    assert any(p.name.startswith(".out.blockviz-") for p in tmp_path.iterdir())
+    (hidden,) = (p.name for p in tmp_path.iterdir() if p.name.startswith(".blockviz-"))
     events.close()
     assert [p.name for p in tmp_path.iterdir()] == ["words.txt"]
     done = subprocess.Popen([sys.executable, "-c", "pass"])
     done.wait()
-    (tmp_path / f".out.blockviz-{done.pid}").mkdir()
+    (tmp_path / f"{hidden.rpartition('-')[0]}-{done.pid}").mkdir()
     check_here(monkeypatch)
     run(export_request(tiny.model("llama"), request))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "words.txt"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 
-from blockviz.cli.console import complain, drain, say, write_json
-from blockviz.cli.options import check_out
+from blockviz.cli.console import complain, drain, say
+from blockviz.cli.out_file import check_out, write_json
 from blockviz.cli.recipes import cut_as_before, read_recipe
 from blockviz.cli.requests import names_of, read_plan, repair_request_of, request_of
 from blockviz.errors import BadInput
@@ -56,7 +56,7 @@ def _request(args: argparse.Namespace) -> ExportRequest:
     is_repaired = args.state is None and bool(set(names) - {NO_CORRECTION})
     return ExportRequest(
         plan=plan,
-        folder=args.out,
+        folder=args.out.resolve(),
         mode=args.mode,
         repair=repair_request_of(args, plan, names) if is_repaired else None,
         state=args.state,

@@ -12,6 +12,7 @@ from blockviz.types import TEXT_ENDINGS
 
 # What to write for a share.
 SHARE = "Write 0.2 or 20% for a fifth."
+MOST_PORT = 2**16 - 1
 UNIT_BYTES = {"": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
 
@@ -164,6 +165,17 @@ def percent(text: str) -> float:
         raise BadInput(
             f"A rise of {text!r} was given.", "That is no number.", "Write 5 or 5%, for one."
         ) from error
+
+
+def port(text: str) -> int:
+    """The number of a port; BadInput where it is none. 0 stands for any that is free."""
+    if text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= MOST_PORT:
+        return int(text)
+    raise BadInput(
+        f"Port {text[:40]!r} was asked for.",
+        f"A port is a whole number from 0 to {MOST_PORT}.",
+        "Give another with --port, or by GRADIO_SERVER_PORT.",
+    )
 
 
 def n_bytes(text: str) -> int:

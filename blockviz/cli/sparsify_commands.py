@@ -7,12 +7,12 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from blockviz.cli.console import Stopped, complain, drain, say, table, write_json
-from blockviz.cli.options import check_out
+from blockviz.cli.console import Stopped, complain, drain, say, table
+from blockviz.cli.out_file import check_out, write_json
 from blockviz.cli.requests import names_of, read_plan, repair_request_of, request_of
 from blockviz.errors import BadInput
 from blockviz.session.opening import open_model
-from blockviz.session.repair_state import check_state, save_repair
+from blockviz.session.repair_state import check_state, keep_repair
 from blockviz.session.sparsify_space import check_sparsify
 from blockviz.session.sparsify_views import SparseRow, SparseTable, SparsifyRequest
 from blockviz.session.sparsifying import sparsify_request
@@ -48,12 +48,14 @@ def sparsify(args: argparse.Namespace) -> int:
             write_json(args.out, replace(stop.partial, is_partial=True).to_json())
         raise
     show_sparse(found)
-    if kept:
-        save_repair(args.state, model, kept[0], found.provenance)
-        say(f"Saved: {found.sparse[-1].label()} in {args.state}")
-    elif args.state is not None:
-        complain("blockviz: nothing is saved in --state, since no weights were made sparse.")
-    write_json(args.out, found.to_json())
+    try:
+        if kept:
+            keep_repair(args.state, model, kept[0], found.provenance)
+            say(f"Saved: {found.sparse[-1].label()} in {args.state}")
+        elif args.state is not None:
+            complain("blockviz: nothing is saved in --state, since no weights were made sparse.")
+    finally:
+        write_json(args.out, found.to_json())
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -15,14 +16,23 @@ from blockviz.sources.cache import gib
 
 # What is written beside the weights takes no more than this.
 SPARE_BYTES = 64 * 2**20
+MAX_NAME = 100
 
 
 def check_target(folder: Path) -> None:
-    """BadInput where a model cannot be written there."""
-    is_free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    """BadInput where a model cannot be written there. `folder`: of a link, what it points to."""
+    asked = f"An export was to be written to {str(folder)[-MAX_NAME:]}."
+    try:
+        is_free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    except OSError as error:
+        raise BadInput(
+            asked,
+            f"That name cannot be used ({error.strerror or type(error).__name__}).",
+            "Give a new folder inside one that exists.",
+        ) from error
     if not is_free or not folder.parent.is_dir() or not os.access(folder.parent, os.W_OK):
         raise BadInput(
-            f"An export was to be written to {folder}.",
+            asked,
             "Something is there already, its parent is missing, or it cannot be written.",
             "Give a new folder inside one that exists.",
         )
@@ -45,11 +55,13 @@ def check_room(request: ExportRequest, found: Assembled) -> None:
 def beside(folder: Path) -> Iterator[Path]:
     """A hidden folder beside the target, gone at the end unless it was moved there; those that a
     killed process left are removed."""
-    for old in folder.parent.glob(f".{folder.name}.blockviz-*"):
+    # Not the folder's own name with more behind it: that could be longer than names may be.
+    head = f".blockviz-{hashlib.sha256(folder.name.encode()).hexdigest()[:12]}"
+    for old in folder.parent.glob(f"{head}-*"):
         owner = old.name.rpartition("-")[2]
         if owner.isdigit() and not _is_alive(int(owner)):
             shutil.rmtree(old, ignore_errors=True)
-    partial = folder.parent / f".{folder.name}.blockviz-{os.getpid()}"
+    partial = folder.parent / f"{head}-{os.getpid()}"
     partial.mkdir()
     try:
         yield partial

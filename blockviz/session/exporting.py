@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from blockviz.corrections import Repair, repaired_model
-from blockviz.errors import BadInput, ExportMismatch
+from blockviz.errors import BadInput, ExportMismatch, OverLimit
 from blockviz.evaluate import Perplexity, measure_perplexity
 from blockviz.export import (
     Assembled,
@@ -90,7 +92,15 @@ def export_request(
     repair = yield from passing(_repair(model, request, known))
     found = assembled(whole, repair, request.mode)
     check_room(request, found)
-    yield from _Writing(model, request, repair, found, windows).events()
+    try:
+        yield from _Writing(model, request, repair, found, windows).events()
+    except (OSError, SafetensorError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise OverLimit(
+            f"An export was to be written to {request.folder}.",
+            f"It could not be ({why}).",
+            "Free some space, or give --out a folder on another disk.",
+        ) from error
 
 
 def _repair(model: BlockModel, request: ExportRequest, known: FittedRepairs | None) -> Events:

@@ -131,7 +131,7 @@ def recipe_from_json(data: Any, name: str) -> RecipeFile:
             scoring=_scoring(scoring),
             scored_hash=_short(scoring.get("token_hash", "")),
         )
-    except (BlockvizError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (BlockvizError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise BadInput(
             f"The recipe {name} was to be followed.",
             "It is not one that an export has written.",
