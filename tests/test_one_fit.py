@@ -177,7 +177,7 @@ def test_correct_evaluate_and_export_fit_the_same_repair(folder, text, tmp_path,
     how = ["--model", str(folder), "--calibration", str(text), "--data", str(text),
            "--dtype", "float32", "--remove", "1.attn,2.mlp", "--correction", LABEL,
            "--fit-samples", "6", "--fit-seq-len", "32", "--fit-held", "3", "--n-samples", "3",
-           "--seq-len", "24"]  # fmt: skip
+           "--seq-len", "24", "--shuffle", "--seed", "5"]  # fmt: skip
     state, table, report = tmp_path / "state", tmp_path / "table.json", tmp_path / "report.json"
     out, again = tmp_path / "out", tmp_path / "again"
     assert main(["correct", *how, "--state", str(state), "--out", str(table)]) == 0
@@ -186,8 +186,7 @@ def test_correct_evaluate_and_export_fit_the_same_repair(folder, text, tmp_path,
     same = [*how[:2], *how[4:8], "--recipe", str(out / "blockviz_recipe.json")]
     texts = ["--calibration", str(text), "--data", str(text)]
     assert main(["export", *same, *texts, "--out", str(again)]) == 0
-    assert main(["generate", *how[:4], *how[6:18], "--prompt", "w1"]) == 0
-    assert len(fits) == 5
+    assert len(fits) == 4
     for repair in fits[1:]:
         assert repair.writers.keys() == fits[0].writers.keys()
         for block, writing in repair.writers.items():

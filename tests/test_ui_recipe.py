@@ -85,6 +85,17 @@ def test_what_is_saved_is_shown_and_then_followed(engine, recipes, visitor, tmp_
     assert FIX in [label for _, label in choices(engine, followed)]
 
 
+def test_windows_that_this_page_does_not_cut_are_named(engine, recipes, visitor, tmp_path):
+    """Otherwise the page would fit another repair, and say nothing of it."""
+    asked = request(tmp_path)
+    text = replace(asked.repair.text, is_shuffled=True, mode="per_sample")
+    recipe = saved(engine.info, replace(asked, repair=replace(asked.repair, text=text)))["text"]
+    assert recipe_from_json(json.loads(recipe), "mine").fit["is_shuffled"] is True
+    shown = opened(recipes, visitor, tmp_path, recipe)
+    assert "(mode, is_shuffled): follow it on the command line" in shown["recipe_says"]["note"]
+    assert shown["recipe_use"]["visible"] is False
+
+
 def test_nothing_is_followed_before_it_is_confirmed(recipes, visitor, engine, tmp_path):
     opened(recipes, visitor, tmp_path, saved(engine.info, request(tmp_path))["text"])
     for forged in (None, {}, "recipe"):

@@ -11,6 +11,7 @@ from blockviz.cli.out_file import shown
 from blockviz.errors import BadInput
 from blockviz.json_files import NotJson, read_json
 from blockviz.session.recipe_file import (
+    CUT,
     EVALUATION,
     FIT,
     SCORING,
@@ -79,8 +80,8 @@ def cut_as_before(args: argparse.Namespace, found: RecipeFile) -> argparse.Names
         "mode": found.mode,
         "as_llama": found.as_llama,
         "correction": found.correction,
-        **_options(args, FIT, found.fit),
-        **_options(args, EVALUATION, found.evaluation),
+        **_options(args, FIT | CUT, found.fit),
+        **_options(args, EVALUATION | CUT, found.evaluation),
     }
     return argparse.Namespace(**{**vars(args), **own})
 

@@ -22,8 +22,10 @@ EVALUATION = {"text": "data", "n_samples": "n_samples", "seq_len": "seq_len"}
 SCORING = {"metrics": "metrics", "text": "calibration", "n_samples": "n_samples",
            "seq_len": "seq_len", "seed": "seed", "mode": "calibration_mode", "unit": "unit",
            "tasks": "tasks", "limit": "limit"}  # fmt: skip
-# Those that are words; the others are numbers.
-WORDS = ("text", "mode", "unit", "tasks")
+# How windows of both are cut; written down only where that is not as usual.
+CUT = {"mode": "calibration_mode", "text_column": "text_column", "is_shuffled": "shuffle"}
+# Those that are words, or yes and no; the others are numbers.
+WORDS, FLAGS = ("text", "mode", "unit", "tasks", "text_column"), ("is_shuffled",)
 MOST_METRICS = 200
 # Larger ones are no size or seed of anything, and a browser could not hold them.
 MOST = 2**53
@@ -97,14 +99,23 @@ def recipe_to_json(info: ModelInfo, request: ExportRequest, correction: str) -> 
             "seed": fit.text.seed,
             "n_skip": fit.n_skip,
             "n_held": fit.n_held,
+            **_unusual(fit.text),
         },
         "evaluation": {
             "text": public_name(measured.calibration),
             "n_samples": measured.n_samples,
             "seq_len": measured.seq_len,
+            **_unusual(measured),
         },
         "export": {"mode": request.mode, "as_llama": request.as_llama},
     }
+
+
+def _unusual(text: ScoreRequest) -> dict[str, Any]:
+    """How windows are cut, where that is not as usual."""
+    usual = ScoreRequest()
+    found = {name: getattr(text, name) for name in CUT}
+    return {name: value for name, value in found.items() if value != getattr(usual, name)}
 
 
 def recipe_from_json(data: Any, name: str) -> RecipeFile:
@@ -123,8 +134,8 @@ def recipe_from_json(data: Any, name: str) -> RecipeFile:
             as_llama=data["export"]["as_llama"] is True,
             correction=_short(data["correction"]),
             # Before it was written down, nothing was held out.
-            fit=_texts(FIT, {"n_held": 0, **fit} if fit else {}),
-            evaluation=_texts(EVALUATION, data.get("evaluation") or {}),
+            fit=_texts(FIT | CUT, {"n_held": 0, **fit} if fit else {}),
+            evaluation=_texts(EVALUATION | CUT, data.get("evaluation") or {}),
             is_from_state=data["is_from_state"] is True,
             perplexities=numbers,
             data=_short(results.get("data", "")),
@@ -156,7 +167,11 @@ def _scoring(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _texts(names: Mapping[str, str], found: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: _plain(found[name], is_text=name in WORDS) for name in names if name in found}
+    return {
+        name: found[name] is True if name in FLAGS else _plain(found[name], is_text=name in WORDS)
+        for name in names
+        if name in found
+    }
 
 
 def _plain(value: Any, *, is_text: bool) -> str | int:
