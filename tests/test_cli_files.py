@@ -190,6 +190,27 @@ def test_what_has_no_end_is_read_no_further_than_its_limit(tmp_path, capsys):
         read_json(small, most_bytes=8)
 
 
+@pytest.mark.parametrize("name", ["blockviz_recipe.json", "config.json"])
+def test_folders_with_such_files_are_refused_in_words(folder, tmp_path, capsys, name):
+    place = tmp_path / "place"
+    shutil.copytree(folder, place)
+    path = place / name
+    path.unlink(missing_ok=True)
+    command = ("verify", str(place)) if "recipe" in name else ("info", "--model", str(place))
+    path.write_text(DEEP)
+    refusal(capsys, *command)
+    path.unlink()
+    if Path("/dev/zero").exists():
+        path.symlink_to("/dev/zero")
+        refusal(capsys, *command)
+
+
+def test_questions_are_read_from_files_only(folder, tmp_path, capsys):
+    (tmp_path / "mine.jsonl").mkdir()
+    given = ("evaluate", "--model", str(folder), "--tasks", str(tmp_path / "mine.jsonl"))
+    assert "That is no file" in refusal(capsys, *given)
+
+
 WRONG = (None, 5, "x", [1], {"a": 1}, [[]], True, 1e400)
 
 

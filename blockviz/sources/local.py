@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 from blockviz.errors import BadSource
+from blockviz.json_files import NotJson, read_json
 from blockviz.sources.records import ModelMetadata, ModelRef
 from blockviz.sources.stand_ins import refuse_stand_in
 from blockviz.sources.weights import check_weights, wanted_files
@@ -19,8 +19,8 @@ def read_config(path: Path, text: str) -> dict[str, Any]:
     """config.json as a dict; BadSource when it is not a JSON object of a usual size."""
     check_config_size(path.stat().st_size if path.is_file() else 0, text)
     try:
-        config = json.loads(path.read_text("utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
+        config = read_json(path, most_bytes=MAX_CONFIG_BYTES)
+    except NotJson as error:
         raise _bad_config(text) from error
     if not isinstance(config, dict):
         raise _bad_config(text)
@@ -63,8 +63,8 @@ def folder_metadata(ref: ModelRef) -> ModelMetadata:
 
 def _base_of_adapter(folder: Path) -> str:
     try:
-        config = json.loads((folder / "adapter_config.json").read_text("utf-8-sig"))
-    except (OSError, ValueError, RecursionError):
+        config = read_json(folder / "adapter_config.json", most_bytes=MAX_CONFIG_BYTES)
+    except NotJson:
         return ""
     base = config.get("base_model_name_or_path") if isinstance(config, dict) else None
     return base[:96] if isinstance(base, str) else ""
