@@ -76,7 +76,9 @@ def test_the_plan_is_the_greedy_one_and_other_commands_read_it(
     assert PruningPlan.from_json(data).removed == gone
 
     shown = capsys.readouterr()
-    lines = [line for line in shown.err.splitlines() if "confidence 100 %" in line]
+    lines = [line for line in shown.err.splitlines() if "confidence" in line]
+    for line, step in zip(lines, data["trace"], strict=True):
+        assert f"confidence {100 * (1 - step['rival']):.4g} %" in line
     assert [line.split()[1] for line in lines] == [f"{b}:" for b in gone]
     assert "8 of 8 evaluations" in lines[0] and "6 of 6 evaluations" in lines[2]
     rows = shown.out.splitlines()

@@ -94,7 +94,7 @@ def step_rows(run: SearchRun) -> list[list[str]]:
                 _change(before, step),
                 NONE if step.number is None else _number(step.number),
                 f"{step.evaluated:.4g} of {step.of}" if step.of else NONE,
-                f"{100 * step.confidence:.4g} %",
+                f"{100 * step.sureness:.4g} %",
                 f"{step.seconds:.1f}",
             ]
         )

@@ -89,7 +89,7 @@ def candidates(info: ModelInfo, visitor: Visitor, key: str, run: SearchRun) -> d
             "cells": [
                 str(len(step.removed)), number, _change(before[i], step.removed),
                 percent(-info.parameters_of(step.removed) / info.n_parameters),
-                sure(step.confidence), f"{step.evaluated:.1f} of {grouped(step.of)}",
+                sure(step.sureness), f"{step.evaluated:.1f} of {grouped(step.of)}",
                 named(step.removed),
             ],
         })  # fmt: skip
@@ -104,11 +104,16 @@ def candidates(info: ModelInfo, visitor: Visitor, key: str, run: SearchRun) -> d
         "title": "Candidates",
         "lead": f"One row a decision, the last one first. Nothing removed: {run.unit_label} "
         f"{short(run.baseline)}{on}. Full reads: of an exhaustive search, which reads every set on "
-        "the whole text. How sure: that it would choose the same among the sets that were raced."
-        f"{with_it}",
+        f"the whole text. How sure: {_sure_of(run)}.{with_it}",
         "headers": ["Gone", _headed(run.unit_label), *HEADERS],
         "rows": rows,
     }
+
+
+def _sure_of(run: SearchRun) -> str:
+    if all(step.rival is None for step in run.steps):
+        return "that it would choose the same among the sets that were raced"
+    return "that the runner-up would not do better on other windows of this text"
 
 
 def named(blocks: Sequence[BlockId]) -> str:
@@ -162,8 +167,10 @@ def _called(label: str, cards: Sequence[MetricCard | StrategyCard]) -> str:
     return f"{titles.get(name, name)}{f' ({settings})' if settings else ''}"
 
 
-def about(strategy: StrategyCard | None, preset: PresetCard | None) -> dict[str, str]:
-    """What the chosen recipe, or else the chosen strategy, does and who says so."""
+def about(
+    strategy: StrategyCard | None, preset: PresetCard | None, too_few: str = ""
+) -> dict[str, str]:
+    """What the chosen recipe, or else the chosen strategy, does and who says so; and a caution."""
     card = preset or strategy
     if card is None:
         return NO_ABOUT
@@ -172,7 +179,7 @@ def about(strategy: StrategyCard | None, preset: PresetCard | None) -> dict[str,
     caution = "Experimental: do not rely on what it finds." if is_new else ""
     return {
         "text": card.meaning,
-        "note": " ".join(filter(None, (note, caution))),
+        "note": " ".join(filter(None, (note, caution, too_few))),
         "source": card.citation or (card.title if card.reference else ""),
         "address": card.reference,
     }

@@ -10,6 +10,7 @@ import gradio as gr
 
 from blockviz.errors import BadInput, BlockvizError
 from blockviz.session import Visitor
+from blockviz.session.search_target import too_few
 from blockviz.types import UNITS, BlockId, Done
 from blockviz.ui import inputs, search_cards
 from blockviz.ui.drawing import Drawing
@@ -59,10 +60,11 @@ class SearchHandlers:
         cards = {card.name: card for card in self.engine.strategies()}
         presets = {card.name: card for card in self.engine.presets()}
         try:
-            name = request_of(self.engine, *form).preset
+            request = request_of(self.engine, *form)
+            name, caution = request.preset, too_few(request)
         except BlockvizError:
-            name = ""
-        text = search_cards.about(cards.get(str(strategy)), presets.get(name))
+            name = caution = ""
+        text = search_cards.about(cards.get(str(strategy)), presets.get(name), caution)
         left = {"search_preset": ""} if preset and not name else {}
         return {"search_about": text, **left}
 
