@@ -6,6 +6,7 @@ presses the real control, or waits for a hand to do it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from blockviz.plots import row_name, visible
@@ -25,6 +26,7 @@ Stop = dict[str, Any]
 MARKS = {"Map": "#map-main", "Insights": "#page", "Repair": "#repair-form"}
 HARDLY = 0.02
 KNOWN = "bi"
+MOST_NAMED = 4
 
 
 def tour_of(engine: Engine, visitor: Visitor, metric: str) -> list[Stop]:
@@ -178,13 +180,20 @@ def _repaired(engine: Engine, visitor: Visitor) -> str:
         if row is not None and share > 0:
             closed = percent(share, digits=0).removeprefix("+")
             return (
-                f"Here {blocks(len(table.removed))} are out, and {visible(row_name(row))} takes "
-                f"back {closed} of the rise in log-perplexity."
+                f"The table is of the model without {_named(table.removed)}: "
+                f"{visible(row_name(row))} takes back {closed} of the rise in log-perplexity."
             )
     return (
         "Choose corrections and start: each is fitted on one text and measured on another, which "
         "it has not seen."
     )
+
+
+def _named(removed: Sequence[BlockId]) -> str:
+    """The set of a result, which need not be the plan by the time that the stop is reached."""
+    if len(removed) > MOST_NAMED:
+        return blocks(len(removed))
+    return ", ".join(PruningPlan(removed=tuple(removed)).shown())
 
 
 def _pass_on() -> Stop:
