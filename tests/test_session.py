@@ -36,6 +36,7 @@ from blockviz.session.scoring import score_windows
 from blockviz.session.writing import first_difference
 from blockviz.store import Store
 from blockviz.types import BlockId, Done, Progress, PruningPlan, run
+from blockviz.ui.views import job_lane
 
 PLAN = PruningPlan(removed=(BlockId(1, "attn"), BlockId(2, "mlp")))
 
@@ -376,6 +377,7 @@ def test_a_job_stopped_at_its_limit_keeps_what_is_done(
     view = engine.jobs.wait(job, 60)
     assert view.state == "done", view.error
     assert "Stopped at the limit" in view.result["warning"]
+    assert job_lane(view)["text"] == "Score stopped at the limit of 0 min; what was done is kept"
     assert engine.table(view.result["table_key"]).is_partial
     engine.close()
 

@@ -133,6 +133,10 @@ def test_a_text_that_ends_where_the_other_goes_on_is_not_cut():
         (JobView("j", "score", "running", "ppl", 12, 60, elapsed=32, eta=70.2),
          "Ppl, 12 of 60 · 32\u202fs, about 1\u202fmin 10\u202fs left"),
         (JobView("j", "score", "cancelled"), "Score cancelled; what was computed is kept"),
+        (JobView("j", "search", "done", elapsed=8, result={"warning": ""}),
+         "Search done in 8\u202fs"),
+        (JobView("j", "search", "done", elapsed=600, result={"ended": "stopped at the limit"}),
+         "Search stopped at the limit"),
         (None, ""),
     ],
 )  # fmt: skip

@@ -340,6 +340,17 @@ def test_equal_ends_of_a_guess_are_said_once():
     assert search_cards.guessed(Estimate(8, 8.2, 12)) == "About 8\u202fs, up to 12 removed sets."
 
 
+@pytest.mark.parametrize(
+    ("limit", "more"),
+    [(None, ""), (1800, ""),
+     (600, " It may be stopped at the limit of 10\u202fmin, with what it has by then."),
+     (300, " It is stopped at the limit of 5\u202fmin, with what it has by then.")],
+)  # fmt: skip
+def test_a_guess_beyond_the_limit_says_that_the_limit_is_the_end(limit, more):
+    said = search_cards.guessed(Estimate(480, 1500, 732), limit)
+    assert said == f"About 8\u202fmin to 25\u202fmin, up to 732 removed sets.{more}"
+
+
 # Running
 
 

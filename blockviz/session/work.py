@@ -238,8 +238,9 @@ class Work(Results):
                     if not kept:
                         raise out_of_time(self.limits)
                     minutes = (self.limits.job_seconds or 0) / 60
-                    said = f"Stopped at the limit of {minutes:.0f} min; what was done is kept."
-                    yield Done({**kept, "warning": said})
+                    ended = f"stopped at the limit of {minutes:.0f} min; what was done is kept"
+                    said = [f"S{ended[1:]}.", kept.get("warning", "")]
+                    yield Done({**kept, "warning": " ".join(filter(None, said)), "ended": ended})
                     return
 
     def _asked(self, request: ScoreRequest) -> str:

@@ -194,11 +194,15 @@ def _papers_text(preset: PresetCard) -> str:
     return f"Its text is {text['calibration']}{windows}; the text below is read instead."
 
 
-def guessed(found: Estimate) -> str:
-    """`About 40 s to 2 min, up to 732 removed sets.`"""
+def guessed(found: Estimate, limit: float | None = None) -> str:
+    """`About 40 s to 2 min, up to 732 removed sets.` limit: seconds until a job is stopped."""
     low, high = roughly(found.seconds_low), roughly(found.seconds_high)
     times = low if low == high else f"{low} to {high}"
-    return f"About {times}, up to {grouped(found.n_sets)} removed sets."
+    said = f"About {times}, up to {grouped(found.n_sets)} removed sets."
+    if limit is None or found.seconds_high <= limit:
+        return said
+    verb = "is" if found.seconds_low > limit else "may be"
+    return f"{said} It {verb} stopped at the limit of {roughly(limit)}, with what it has by then."
 
 
 def roughly(seconds: float) -> str:

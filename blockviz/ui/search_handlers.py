@@ -81,7 +81,8 @@ class SearchHandlers:
         except BlockvizError as error:
             yield {"search_time": {"text": str(error)}}
             return
-        yield {"search_time": {"text": search_cards.guessed(found)}}
+        limit = self.engine.limits.job_seconds
+        yield {"search_time": {"text": search_cards.guessed(found, limit)}}
 
     def start(self, call: Call, visitor: Visitor, jobs: Any, *form: Any) -> Update:
         """The Start search button."""

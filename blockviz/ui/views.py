@@ -176,8 +176,10 @@ def job_lane(job: JobView | None) -> View:
         left = f", about {duration(job.eta)} left" if job.eta else ""
         note = f" · {job.note}" if job.note else ""
         return {**view, "text": f"{view['text']}{left}{note}"}
+    result = job.result if isinstance(job.result, dict) else {}
+    ended = result.get("ended") or f"done in {duration(job.elapsed)}"
     ends = {
-        "done": f"{job.kind.capitalize()} done in {duration(job.elapsed)}",
+        "done": f"{job.kind.capitalize()} {ended}",
         "cancelled": f"{job.kind.capitalize()} cancelled; what was computed is kept",
         "failed": f"{job.kind.capitalize()} failed",
         "expired": "That job is over 30 minutes old; its result was dropped",
