@@ -272,6 +272,7 @@ class Jobs:
             eta=job.pace.eta(now) if job.pace else None,
             queue_position=self._queue.index(job) + 1 if job.state == "queued" else 0,
             error=job.error,
+            is_stopping=job.ended_at is None and job.stop.is_set(),
             partial=job.partial,
             result=job.result,
         )

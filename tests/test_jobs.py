@@ -138,10 +138,12 @@ def test_cancelling_a_running_job_closes_its_generator_and_keeps_the_partial_res
     job = jobs.submit("score", lambda: events, owner="ann")
     after = jobs.submit("score", follower, owner="bob")
     task.step(2)
+    assert not jobs.view(job).is_stopping
     jobs.cancel(job)
+    assert (jobs.view(job).state, jobs.view(job).is_stopping) == ("running", True)
     task.may_go.release(7)
     view = jobs.wait(job, PATIENCE)
-    assert view.state == "cancelled"
+    assert (view.state, view.is_stopping) == ("cancelled", False)
     assert view.partial == [0, 1, 2], "the step under way is still recorded, no other is begun"
     assert task.was_closed
     assert task.n_done == 3

@@ -221,6 +221,12 @@ def test_both_texts_are_streamed_and_kept(engine: Engine) -> None:
     assert again[0].result == pair
 
 
+def test_with_nothing_removed_one_text_is_written_and_shown_twice(engine: Engine) -> None:
+    *steps, last = engine.write("w4 w5 w6", PruningPlan(), max_new_tokens=5)
+    assert {step.stage for step in steps} == {"writing, original"}
+    assert last.result.pruned == last.result.original != ""
+
+
 def test_first_difference_by_hand() -> None:
     assert first_difference("abc", "abd") == 2
     assert first_difference("abc", "abc") is None

@@ -132,6 +132,7 @@ def test_a_text_that_ends_where_the_other_goes_on_is_not_cut():
         (JobView("j", "score", "queued", queue_position=2), "Queued, number 2 in line"),
         (JobView("j", "score", "running", "ppl", 12, 60, elapsed=32, eta=70.2),
          "Ppl, 12 of 60 · 32\u202fs, about 1\u202fmin 10\u202fs left"),
+        (JobView("j", "search", "running", "greedy", 2, 9, is_stopping=True), "Cancelling…"),
         (JobView("j", "score", "cancelled"), "Score cancelled; what was computed is kept"),
         (JobView("j", "search", "done", elapsed=8, result={"warning": ""}),
          "Search done in 8\u202fs"),
@@ -383,7 +384,7 @@ def test_a_newer_change_stops_an_older_measurement_and_closes_it(engine):
     turns.begin("other page")
     assert "work" in next(running)
     turns.begin("s")
-    assert list(running) == []
+    assert list(running) == [{"work": views.IDLE}]
     assert len(closed) == 1
     assert engine.calls == []
 
@@ -404,6 +405,57 @@ def test_closing_the_handler_closes_the_engine(engine):
     next(running)
     running.close()
     assert closed == ["Once"]
+
+
+def test_a_text_that_is_cancelled_says_so_last_and_is_no_longer_busy(engine, visitor):
+    """A step of it that was under way comes after the answer to the button."""
+    turns = Turns()
+    live, jobs = LiveHandlers(engine, turns), JobHandlers(engine, turns)
+    assert live.ask_write(Call("s"))["work"]["state"] == "running"
+    running = live.write(Call("s"), visitor, "Once", 8, RAW)
+    assert "Writing" in next(running)["work"]["text"]
+    cancelled = jobs.cancel(Call("s"), visitor, dict(NO_JOBS))
+    *_, last = running
+    assert last["work"] == cancelled["work"] == views.CANCELLED
+    assert (last["texts"]["prompt"], last["texts"]["is_busy"]) == ("Once", False)
+    assert "Press Write" in last["texts"]["note"]
+
+
+def test_cancel_also_holds_for_a_text_that_still_waits_for_its_turn(engine, visitor):
+    turns = Turns()
+    live, jobs = LiveHandlers(engine, turns), JobHandlers(engine, turns)
+    live.ask_write(Call("s"))
+    jobs.cancel(Call("s"), visitor, dict(NO_JOBS))
+    asked = (Call("s"), visitor, "Once", 8, RAW)
+    assert list(live.write(*asked)) == [{"work": views.CANCELLED}]
+    assert engine.calls == []
+    live.ask_write(Call("s"))
+    assert list(live.write(*asked))[-1]["texts"]["prompt"] == "Once"
+
+
+def test_one_press_of_cancel_stops_a_job_and_the_text_beside_it(engine, visitor):
+    turns = Turns()
+    live, jobs = LiveHandlers(engine, turns), JobHandlers(engine, turns)
+    engine._jobs["mine"] = JobView("mine", "search", "running")
+    live.ask_write(Call("s"))
+    running = live.write(Call("s"), visitor, "Once", 8, RAW)
+    next(running)
+    answer = jobs.cancel(Call("s"), visitor, {**NO_JOBS, "own": "mine"})
+    assert (answer["job"], engine._cancelled) == (views.CANCELLING, {"mine"})
+    assert list(running)[-1]["work"] == views.CANCELLED
+
+
+def test_no_wish_of_a_page_leaves_its_status_pulsing(engine, visitor):
+    """Each ends on a state that does not pulse, whatever comes of it."""
+    turns, cold = Turns(), FakeEngine(step=0.0)
+    live = LiveHandlers(engine, turns)
+    refused = (Call("s"), visitor, " ", 8, RAW)
+    *_, before, last = guarded(live.write, refused[0], refused[1:])
+    assert (before["work"], "empty" in last["error"]["text"]) == (views.IDLE, True)
+    assert next(iter(live.follow(Call("s"), visitor, "rank")))["work"] == views.IDLE
+    waiting, cut = LiveHandlers(cold, turns), replace(visitor, removed=("3.attn", "4.mlp"))
+    assert next(iter(waiting.follow(Call("s"), cut, "rank")))["work"] == views.IDLE
+    assert list(waiting.write(Call("s"), cut, "Once", 8, RAW))[-1]["work"] == views.IDLE
 
 
 def test_a_failed_measurement_leaves_a_stale_board_and_a_way_on(engine):
@@ -879,9 +931,10 @@ def test_what_waited_in_the_queue_while_cancel_was_pressed_does_not_start():
     wish = (visitor, "rank")
     turns.begin("s")
     jobs.cancel(Call("s"), visitor, dict(NO_JOBS))
-    assert list(live.follow(Call("s"), *wish)) == []
+    assert list(live.follow(Call("s"), *wish)) == [{"work": views.CANCELLED}]
     assert engine.calls == []
-    assert list(live.measure(Call("s"), *wish))[-1]
+    live.ask_measure(Call("s"))
+    assert list(live.follow(Call("s"), *wish))[-1]
     assert engine.calls == ["measure 3"]
     jobs.cancel(Call("s"), visitor, dict(NO_JOBS))
     assert list(live.follow(Call("t"), *wish)) != []  # another page was not cancelled

@@ -71,16 +71,19 @@ def wire(app: Page, screen: Screen, engine: Engine, turns: Turns, jobs: JobHandl
     wishes = [change.then for change in (*changes, opened)]
     follow = {"inputs": ("visitor", "shade"), "outputs": (*LIVE, "heat"), **COMPUTE}
     write = {"inputs": WRITE_INPUTS, "outputs": TEXT, **WRITING}
-    asked = [(trigger, live.follow) for trigger in (*wishes, screen["job"].settled)]
-    for trigger, answer in (*asked, (screen["score"].measure, live.measure)):
-        measured = screen.listen(trigger, answer, **follow)
+    again = screen.listen(screen["score"].measure, live.ask_measure, outputs=("work",))
+    for trigger in (*wishes, screen["job"].settled, again.then):
+        measured = screen.listen(trigger, live.follow, **follow)
         screen.listen(measured.then, live.text, **write)
     screen.listen(
         screen["import_scores"].upload, jobs.add_scores,
         inputs=("visitor", "import_scores", *LOOK), outputs=EVERYTHING,
     )  # fmt: skip
     _insight_events(screen, insights, jobs)
-    screen.listen((screen["write"].click, screen["prompt"].submit), live.write, **write)
+    pressed = (screen["write"].click, screen["prompt"].submit)
+    screen.listen(
+        screen.listen(pressed, live.ask_write, outputs=("work",)).then, live.write, **write
+    )
 
 
 def _insight_events(screen: Screen, insights: InsightHandlers, jobs: JobHandlers) -> None:

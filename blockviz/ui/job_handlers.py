@@ -182,14 +182,12 @@ class JobHandlers:
     def cancel(self, call: Call, visitor: Visitor, jobs: Any) -> Update:
         """Stops the running job of this browser and the work of this page."""
         own = self.own_job(call, jobs)
+        self.turns.cancel(call.session)
+        update = self.drawing.score(visitor, state="stale")
         if own and not own.is_over:
             self.engine.cancel(own.id)
-            return {"job": views.lane("queued", "Cancelling…")}
-        self.turns.cancel(call.session)
-        return {
-            **self.drawing.score(visitor, state="stale"),
-            "work": views.lane("cancelled", "Cancelled"),
-        }
+            return {**update, "job": views.CANCELLING}
+        return {**update, "work": views.CANCELLED}
 
     def poll(self, call: Call, visitor: Visitor, jobs: Any, metric: Any, shade: Any) -> Update:
         """Twice a second while a job runs: the status line, and its result once it is there."""

@@ -163,10 +163,17 @@ def lane(state: str, text: str, *, done: float = 0, total: float = 0, seconds: f
     return {"state": state, "text": f"{text}{steps}{clock}", "progress": share, "label": text}
 
 
+CANCELLED: View = lane("cancelled", "Cancelled")
+# Said until the step that was begun is over.
+CANCELLING: View = lane("queued", "Cancelling…")
+
+
 def job_lane(job: JobView | None) -> View:
     """One line of the status bar for a detached job."""
     if job is None:
         return NO_LANE
+    if job.is_stopping:
+        return CANCELLING
     if job.state == "queued":
         ahead = f", number {job.queue_position} in line" if job.queue_position else ""
         return lane("queued", f"Queued{ahead}")
