@@ -300,6 +300,47 @@ def test_one_heavy_job_per_owner_where_asked(make_jobs):
     jobs.submit("score", Task(), owner="ann")
 
 
+def test_addresses_take_turns(make_jobs):
+    """Who has asked for ten long tasks waits for his second until everybody had a first."""
+    jobs, first = make_jobs(), Task()
+    ids = {"a0": jobs.submit("score", first, owner="x", address="a")}
+    tasks = {name: Task() for name in ("a1", "a2", "b1", "a3", "c1", "b2")}
+    for name, task in tasks.items():
+        ids[name] = jobs.submit("score", task, owner=name, address=name[0])
+    order = ["b1", "c1", "a1", "b2", "a2", "a3"]
+    assert [jobs.view(ids[name]).queue_position for name in order] == [1, 2, 3, 4, 5, 6]
+    finish(jobs, ids["a0"], first)
+    for name in order:
+        assert tasks[name].began.wait(PATIENCE)
+        assert [jobs.view(ids[n]).state for n in order if not tasks[n].began.is_set()] == (
+            ["queued"] * (5 - order.index(name))
+        )
+        finish(jobs, ids[name], tasks[name])
+
+
+def test_one_address_has_half_the_line_at_most(make_jobs):
+    jobs = make_jobs(max_waiting=4)
+    jobs.submit("score", Task(), owner="first", address="a")
+    for n in range(2):
+        jobs.submit("score", Task(), owner=str(n), address="a")
+    with pytest.raises(OverLimit, match="2 tasks from your address are waiting already"):
+        jobs.submit("score", Task(), owner="other", address="a")
+    assert jobs.view(jobs.submit("score", Task(), owner="bob", address="b")).queue_position == 1
+
+
+def test_a_job_that_nobody_ever_looks_at_is_dropped(make_jobs, clock):
+    """A caller who never opens a page never leaves one."""
+    jobs, task = make_jobs(orphan_seconds=60), Task()
+    everybodys = jobs.submit("load", task, owner="")
+    unseen, seen = (jobs.submit("score", Task(), owner=name, address=name) for name in "ab")
+    clock.now += 179
+    assert jobs.view(seen).state == "queued"
+    clock.now += 1
+    assert jobs.view(everybodys).state == "running"
+    assert (jobs.view(unseen).state, jobs.view(seen).state) == ("cancelled", "queued")
+    finish(jobs, everybodys, task)
+
+
 def test_a_finished_job_is_kept_half_an_hour_and_then_known_to_have_expired(make_jobs, clock):
     jobs, task = make_jobs(), Task()
     job = jobs.submit("score", task, owner="ann")

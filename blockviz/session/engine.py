@@ -165,7 +165,7 @@ class Engine(Work):
         check_score(self.limits, request)
         if self._scored(request) is None:
             self._allowance.take(address)
-        return self.jobs.submit("score", lambda: self._score(request), owner=owner)
+        return self.jobs.submit("score", lambda: self._score(request), owner=owner, address=address)
 
     def start_judge(
         self, table_key: str, before: str = "", *, n_removals: int = JUDGE_REMOVALS, owner: str,
@@ -177,8 +177,9 @@ class Engine(Work):
         """
         self._allowance.take(address)
         return self.jobs.submit(
-            "judge", lambda: self._judge(table_key, before, n_removals), owner=owner
-        )
+            "judge", lambda: self._judge(table_key, before, n_removals), owner=owner,
+            address=address,
+        )  # fmt: skip
 
     def estimate_search(self, request: SearchRequest) -> Events:
         """Done(Estimate) of a search, ahead of any long job."""
@@ -190,14 +191,16 @@ class Engine(Work):
         """The id of a job whose result is {"search_key": ..., "warning": ...}; partial likewise."""
         self._check_search(request)
         self._allowance.take(address)
-        return self.jobs.submit("search", lambda: self._search(request), owner=owner)
+        return self.jobs.submit(
+            "search", lambda: self._search(request), owner=owner, address=address
+        )
 
     def start_pairs(self, request: PairsRequest, *, owner: str, address: str = "") -> str:
         """The id of a job whose result is {"pairs_key": ..., "warning": ...}; partial likewise."""
         check_pairs(request)
         check_score(self.limits, request.text)
         self._allowance.take(address)
-        return self.jobs.submit("pairs", lambda: self._pairs(request), owner=owner)
+        return self.jobs.submit("pairs", lambda: self._pairs(request), owner=owner, address=address)
 
     def start_repair(self, request: RepairRequest, *, owner: str, address: str = "") -> str:
         """The id of a job whose result is {"repair_key": ..., "warning": ...}; partial likewise."""
@@ -205,14 +208,18 @@ class Engine(Work):
         request.plan.check(self.info)
         check_fit(self.limits, request)
         self._allowance.take(address)
-        return self.jobs.submit("repair", lambda: self._repair(request), owner=owner)
+        return self.jobs.submit(
+            "repair", lambda: self._repair(request), owner=owner, address=address
+        )
 
     def start_compare(self, request: CompareRequest, *, owner: str, address: str = "") -> str:
         """The id of a job; its result is {"compare_key": ..., "warning": ...}; partial likewise."""
         model, _ = self._loaded()
         check_compare(model, request, self.limits)
         self._allowance.take(address)
-        return self.jobs.submit("compare", lambda: self._compare(request), owner=owner)
+        return self.jobs.submit(
+            "compare", lambda: self._compare(request), owner=owner, address=address
+        )
 
     def start_export(self, request: ExportRequest, *, owner: str, address: str = "") -> str:
         """The id of a job whose result is {"export_key": ..., "warning": ...}; partial likewise.
@@ -226,7 +233,9 @@ class Engine(Work):
             check_fit(self.limits, request.repair)
         self._allowance.take(address)
         request = replace(request, n_copies=2, spare_bytes=self.limits.spare_disk_bytes)
-        return self.jobs.submit("export", lambda: self._export(request, owner), owner=owner)
+        return self.jobs.submit(
+            "export", lambda: self._export(request, owner), owner=owner, address=address
+        )
 
     def start_push(
         self, export_key: str, repo_id: str, token: str, *, is_private: bool, owner: str
