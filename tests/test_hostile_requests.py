@@ -28,9 +28,10 @@ from starlette.responses import PlainTextResponse
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from blockviz.errors import BadInput, OverLimit
-from blockviz.session import Visitor
+from blockviz.session import JobView, Visitor
 from blockviz.session.networks import network_of
 from blockviz.ui.callers import choose_proxies
+from blockviz.ui.listeners import Listeners
 from blockviz.ui.own_hosts import OwnHosts
 from blockviz.ui.turns import Turns
 from blockviz.ui.uploads import UploadLimit, UploadShares
@@ -52,10 +53,17 @@ class App:
     engine: FakeEngine
 
     def ask(
-        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        headers: dict[str, str] | None = None,
+        source: str = "127.0.0.1",
     ) -> tuple[int, dict[str, str], bytes]:
         """(status, headers by lower-case name, body). An iterable body is sent in chunks."""
-        line = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        line = http.client.HTTPConnection(
+            "127.0.0.1", self.port, timeout=30, source_address=(source, 0)
+        )
         try:
             line.request(method, path, body, headers or {})
             answer = line.getresponse()
@@ -562,6 +570,90 @@ def test_on_a_space_the_last_of_its_proxies_says_who_called(
 )
 def test_a_network_of_ipv6_counts_as_one(address: str, network: str):
     assert network_of(address) == network
+
+
+# -- who takes how much --
+
+
+def test_one_address_cannot_take_the_queue_from_others(app: App, monkeypatch: pytest.MonkeyPatch):
+    """65 requests that were joined and never listened to did."""
+    go, begun, write = threading.Event(), [], app.engine.write
+
+    def slow(prompt: str, *args: Any, **settings: Any) -> Any:
+        begun.append(prompt)
+        assert go.wait(30)
+        yield from write(prompt, *args, **settings)
+
+    def join(prompt: str, source: str) -> tuple[int, dict[str, str], bytes]:
+        body = json.dumps({"data": [prompt, "", 1, "none"]})
+        kind = {"Content-Type": "application/json"}
+        return app.ask("POST", f"{API}/call/generate", body, kind, source)
+
+    monkeypatch.setattr(app.engine, "write", slow)
+    try:
+        joined = [join("theirs", "127.0.0.2") for _ in range(120)]
+        mine = join("mine", "127.0.0.1")
+    finally:
+        go.set()
+    full = [json.loads(body)["detail"] for status, _, body in joined if status == 503]
+    assert len(full) > 1 and "96 requests of your address are waiting already" in full[0]
+    assert mine[0] == 200, mine
+    line = http.client.HTTPConnection("127.0.0.1", app.port, timeout=30)
+    line.request("GET", f"{API}/call/generate/{json.loads(mine[2])['event_id']}")
+    assert line.getresponse().read().startswith(b"event: complete")
+    line.close()
+    # Of endpoints 16 run at once; then it is the turn of another address.
+    assert begun.index("mine") == 16
+    queue, listeners = app.page._queue, app.page.listeners
+    until = time.monotonic() + 30
+    while len(begun) < 100 and time.monotonic() < until:
+        time.sleep(0.02)
+    for later in (0, 61):
+        monkeypatch.setattr(listeners, "_clock", lambda later=later: time.monotonic() + later)
+        queue._swept_at = 0.0
+        queue._sweep()
+    assert not queue.pending_event_ids_session and not queue.pending_messages_per_session
+
+
+def test_a_long_job_that_its_caller_does_not_wait_for_is_stopped(
+    app: App, monkeypatch: pytest.MonkeyPatch
+):
+    now, looked, stopped, who = [0.0], threading.Event(), threading.Event(), []
+
+    def start(_: Any, **asked: str) -> str:
+        who.append(asked)
+        return "its job"
+
+    def job(name: str) -> JobView:
+        looked.set()
+        return JobView(name, "score", "cancelled" if stopped.is_set() else "running")
+
+    monkeypatch.setattr(app.page.listeners, "_clock", lambda: now[0])
+    monkeypatch.setattr(app.engine, "start_score", start)
+    monkeypatch.setattr(app.engine, "job", job)
+    monkeypatch.setattr(app.engine, "cancel", lambda _: stopped.set())
+    app.post(f"{API}/call/score", {"data": ["ppl", "demo", 1, 8, 0, "block"]})
+    until = time.monotonic() + 30
+    assert looked.wait(30)
+    while not stopped.is_set() and time.monotonic() < until:
+        now[0] += 61
+        time.sleep(0.02)
+    assert stopped.is_set()
+    assert who == [{"owner": "calls from 127.0.0.1", "address": "127.0.0.1"}]
+
+
+def test_who_listens_has_not_left():
+    now = [0.0]
+    listeners = Listeners(clock=lambda: now[0])
+    assert not listeners.have_left("page", "event")
+    with listeners.listening("event"):
+        now[0] += 1000
+        assert not listeners.have_left("page", "event")
+    assert not listeners.have_left("page", "event")
+    now[0] += 59
+    assert not listeners.have_left("page", "event")
+    now[0] += 1
+    assert listeners.have_left("page", "event")
 
 
 # -- what breaks --

@@ -21,10 +21,12 @@ from blockviz.ui.compare_tab import build_compare
 from blockviz.ui.curves_tab import build_curves
 from blockviz.ui.events import wire
 from blockviz.ui.export_tab import build_export
+from blockviz.ui.fair_queue import QUEUE
 from blockviz.ui.frame import build_header, build_scoreboard
 from blockviz.ui.insight_tab import build_insights
 from blockviz.ui.job_handlers import NO_JOBS, JobHandlers
 from blockviz.ui.learn_tab import build_learn
+from blockviz.ui.listeners import Listening
 from blockviz.ui.load_drawer import build_drawer
 from blockviz.ui.map_tab import build_map
 from blockviz.ui.own_hosts import OwnHosts
@@ -106,7 +108,7 @@ def _assembled(engine: Engine) -> tuple[gr.Blocks, JobHandlers]:
                 build_learn(screen, engine, visitor)
         _first_paint(screen, first)
         wire(app, screen, engine, turns, jobs)
-        add_endpoints(engine)
+        add_endpoints(engine, app.listeners)
     # Served where they lie: a copy of gigabytes for every download would fill the disk.
     gr.set_static_paths([engine.export_root])
     return app, jobs
@@ -115,7 +117,7 @@ def _assembled(engine: Engine) -> tuple[gr.Blocks, JobHandlers]:
 def serve(engine: Engine, host: str, port: int) -> None:
     """Blocks until stopped. Prints the address; never opens a tunnel. BadInput for a busy port."""
     app, jobs = _assembled(engine)
-    app.queue(max_size=64, default_concurrency_limit=1)
+    app.queue(**QUEUE)
     settings = launch_settings(engine, host)
     try:
         _, address, _ = app.launch(
@@ -165,6 +167,7 @@ def _middleware(engine: Engine, host: str) -> list[Middleware]:
         Middleware(SafeHeaders, frames=() if is_local else (HUB,)),
         *([Middleware(OwnHosts, host=host)] if is_local else []),
         Middleware(ClosedRoutes),
+        Middleware(Listening),
         Middleware(BodyLimit, upload_bytes=most),
         Middleware(UploadLimit, shares=shares, upload_bytes=most),
     ]

@@ -9,6 +9,8 @@ import gradio as gr
 
 from blockviz.errors import report
 from blockviz.ui.closed_routes import refuse_addresses
+from blockviz.ui.fair_queue import FairQueue
+from blockviz.ui.listeners import Listeners
 
 
 class Page(gr.Blocks):
@@ -17,6 +19,24 @@ class Page(gr.Blocks):
     Gradio sends the difference to the value before, which the browser writes into the very object
     that it may not have drawn yet: a component then shows half of each, or nothing.
     """
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        self.listeners = Listeners()
+        super().__init__(*args, **settings)
+
+    def queue(self, *args: Any, **settings: Any) -> Page:
+        """The same with a queue of which nobody may take more than a share."""
+        super().queue(*args, **settings)
+        plain = self._queue
+        self._queue = FairQueue(
+            plain.live_updates,
+            plain.max_thread_count,
+            plain.update_intervals,
+            plain.max_size,
+            self,
+            plain.default_concurrency_limit,
+        )
+        return self
 
     async def process_api(self, *args: Any, **call: Any) -> dict[str, Any]:
         """The answer to an event. The session of a call that came without one ends with it.
