@@ -24,7 +24,7 @@ from blockviz.export import assembled, no_repair, verify, write_weights
 from blockviz.models.model import BlockModel
 from blockviz.session import exporting
 from blockviz.session.export_facts import mode_cards
-from blockviz.session.export_folder import check_target
+from blockviz.session.export_folder import beside, check_target
 from blockviz.session.export_views import ExportRequest
 from blockviz.session.exporting import check_export, export_request
 from blockviz.session.opening import open_model
@@ -320,6 +320,31 @@ def test_a_cancelled_export_leaves_nothing_and_a_killed_one_is_cleared_away(
     check_here(monkeypatch)
     run(export_request(tiny.model("llama"), request))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "words.txt"]
+
+
+def test_the_second_export_to_one_folder_is_refused_before_its_work(
+    words: ScoreRequest, tmp_path: Path, monkeypatch
+):
+    request = ExportRequest(tiny.plan("1.attn"), tmp_path / "out", evaluation=words)
+    first = export_request(tiny.model("llama"), request)
+    next(first)
+    taken = "Another export is being written there now. Wait until it is done"
+    with pytest.raises(BadInput, match=taken):
+        check_target(request.folder)
+    with pytest.raises(BadInput, match=taken):
+        next(export_request(tiny.model("llama"), request))
+    first.close()
+    assert [p.name for p in tmp_path.iterdir()] == ["words.txt"]
+    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    (tmp_path / f".out.blockviz-{other.pid}").mkdir()
+    with pytest.raises(BadInput, match=taken), beside(request.folder):
+        pass
+    other.communicate(b"\n")
+    (tmp_path / f".out.blockviz-{os.getpid()}").mkdir()
+    check_target(request.folder)
+    with beside(request.folder) as partial:
+        assert not list(partial.iterdir())
+    assert [p.name for p in tmp_path.iterdir()] == ["words.txt"]
 
 
 def test_bad_requests_are_refused_before_any_work(words: ScoreRequest, tmp_path: Path, monkeypatch):

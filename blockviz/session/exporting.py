@@ -87,20 +87,21 @@ def export_request(
     check_export(request)
     check_target(request.folder)
     request.plan.check(model.info)
-    whole = as_llama(model) if request.as_llama else model
-    windows = yield from passing(open_windows(model, request.evaluation, "evaluation"))
-    repair = yield from passing(_repair(model, request, known))
-    found = assembled(whole, repair, request.mode)
-    check_room(request, found)
-    try:
-        yield from _Writing(model, request, repair, found, windows).events()
-    except (OSError, SafetensorError) as error:
-        why = getattr(error, "strerror", None) or str(error)
-        raise OverLimit(
-            f"An export was to be written to {request.folder}.",
-            f"It could not be ({why}).",
-            "Free some space, or give --out a folder on another disk.",
-        ) from error
+    with beside(request.folder) as partial:
+        whole = as_llama(model) if request.as_llama else model
+        windows = yield from passing(open_windows(model, request.evaluation, "evaluation"))
+        repair = yield from passing(_repair(model, request, known))
+        found = assembled(whole, repair, request.mode)
+        check_room(request, found)
+        try:
+            yield from _Writing(model, request, repair, found, windows, partial).events()
+        except (OSError, SafetensorError) as error:
+            why = getattr(error, "strerror", None) or str(error)
+            raise OverLimit(
+                f"An export was to be written to {request.folder}.",
+                f"It could not be ({why}).",
+                "Free some space, or give --out a folder on another disk.",
+            ) from error
 
 
 def _repair(model: BlockModel, request: ExportRequest, known: FittedRepairs | None) -> Events:
@@ -135,6 +136,7 @@ class _Writing:
     repair: Repair
     found: Assembled
     windows: CalibrationSet
+    partial: Path
 
     def events(self) -> Events:
         hooked = repaired_model(self.model, self.repair)
@@ -144,13 +146,12 @@ class _Writing:
         folded = self._folding(hooked, known)
         if not folded.passed:
             raise _mismatch(folded)
-        with beside(self.request.folder) as partial:
-            yield Progress("writing the weights", 0, 1)
-            inside = partial / "model"
-            inside.mkdir()
-            report = self._write(inside, original, shown, known)
-            report = yield from self._checked(partial, inside, report, shown, folded)
-            inside.replace(self.request.folder)
+        yield Progress("writing the weights", 0, 1)
+        inside = self.partial / "model"
+        inside.mkdir()
+        report = self._write(inside, original, shown, known)
+        report = yield from self._checked(self.partial, inside, report, shown, folded)
+        inside.replace(self.request.folder)
         yield Done(report)
 
     def _measured(self, name: str, model: BlockModel) -> Running:
