@@ -22,7 +22,7 @@ from blockviz.corrections import Correction, Mean, Ridge, WriterRefit, fit, repa
 from blockviz.errors import BadInput, BadSource, ExportMismatch, OverLimit, UnsupportedModel
 from blockviz.export import assembled, no_repair, verify, write_weights
 from blockviz.models.model import BlockModel
-from blockviz.session import exporting
+from blockviz.session import export_folder, exporting
 from blockviz.session.export_facts import mode_cards
 from blockviz.session.export_folder import beside, check_target
 from blockviz.session.export_views import ExportRequest
@@ -336,11 +336,12 @@ def test_the_second_export_to_one_folder_is_refused_before_its_work(
     first.close()
     assert [p.name for p in tmp_path.iterdir()] == ["words.txt"]
     other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    (tmp_path / f".out.blockviz-{other.pid}").mkdir()
+    claim = export_folder._head(request.folder)
+    (tmp_path / f"{claim}{other.pid}").mkdir()
     with pytest.raises(BadInput, match=taken), beside(request.folder):
         pass
     other.communicate(b"\n")
-    (tmp_path / f".out.blockviz-{os.getpid()}").mkdir()
+    (tmp_path / f"{claim}{os.getpid()}").mkdir()
     check_target(request.folder)
     with beside(request.folder) as partial:
         assert not list(partial.iterdir())

@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import pytest
 from pages import filled, quiet, tab
 from playwright.sync_api import expect
+
+pytestmark = pytest.mark.browser
 
 
 def block(page: Any, name: str) -> Any:
