@@ -257,6 +257,18 @@ def test_a_port_that_is_none_is_refused(port, capsys, monkeypatch):
     assert main(["info", "--presets"]) == 0
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("--seed", str(10**30), "--shuffle"), ("--seed", str(-(2**63)), "--shuffle"),
+        ("--correction", f"writer_distilled:seed={10**30}"), ("--memory", "9" * 400 + "GiB"),
+    ],
+    ids=lambda given: given[0],
+)  # fmt: skip
+def test_numbers_that_no_machine_holds_are_refused(folder, text, capsys, given):
+    assert "seed" in (said := refusal(capsys, *correct(folder, text, *given))) or "size" in said
+
+
 @pytest.mark.parametrize("option", ["--calibration", "--model", "--data", "--state", "--out"])
 def test_a_long_name_of_anything_is_refused_in_words(folder, text, tmp_path, capsys, option):
     given = correct(folder, text, "--out", str(tmp_path / "x.json"),

@@ -180,7 +180,7 @@ def port(text: str) -> int:
 
 def n_bytes(text: str) -> int:
     """The bytes of `512MiB`, `1.5GiB`, `800KiB` or a plain number; BadInput otherwise."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMG]iB)?", text.strip(), re.IGNORECASE)
+    found = re.fullmatch(r"(\d{1,15}(?:\.\d+)?) ?([KMG]iB)?", text.strip(), re.IGNORECASE)
     size = int(float(found[1]) * UNIT_BYTES[(found[2] or "").lower()]) if found else 0
     if size < 1:
         raise BadInput(
