@@ -207,7 +207,7 @@ def written(path: Path, architecture: str = "llama", tensors: int = 1, **entries
     writer = gguf.GGUFWriter(path, architecture)
     for key, value in entries.items():
         add = writer.add_string if isinstance(value, str) else writer.add_uint16
-        add(key.replace("_", "."), value)
+        add(key if "." in key else key.replace("_", "."), value)
     for i in range(tensors):
         writer.add_tensor(f"x{i}", np.zeros(32, dtype=np.float32))
     writer.write_header_to_file()
@@ -221,6 +221,7 @@ def written(path: Path, architecture: str = "llama", tensors: int = 1, **entries
     "architecture, entries, found, todo",
     [
         ("llama", {"split_no": 0, "split_count": 3}, "part 1 of 3", "--merge"),
+        ("llama", {"llama.block_count": 60_000}, "asks for 60000 layers", "again"),
         ("llama", {"tensors": 0}, "a vocabulary and no tensors", "the model itself"),
         ("llama", {"general_type": "adapter"}, "the kind 'adapter'", "the model itself"),
         ("clip", {}, "reads pictures or sound", "the language model"),

@@ -18,10 +18,12 @@ from safetensors.torch import load_file, save_file
 
 from blockviz.errors import BlockvizError
 from blockviz.export import checkpoint
+from blockviz.models.generate import prompt_ids
 from blockviz.models.load import load_model
 from blockviz.models.model import BlockModel
 from blockviz.models.readable import readable
 from blockviz.models.reload import reload
+from blockviz.models.weight_files import check_counts
 from blockviz.session.opening import open_model
 from blockviz.types import run
 
@@ -187,6 +189,10 @@ def test_a_folder_without_anything_to_leave_out_is_read_itself(put):
         ({"num_hidden_layers": 0}, "num_hidden_layers 0"),
         ({"num_hidden_layers": -1}, "num_hidden_layers -1"),
         ({"num_hidden_layers": 10**9}, "num_hidden_layers 1000000000"),
+        ({"hidden_size": 10**9}, "parameters, and its files hold"),
+        ({"vocab_size": 10**13}, "parameters, and its files hold"),
+        ({"vocab_size": 10**30}, ""),
+        ({"intermediate_size": 10**12}, "parameters, and its files hold"),
         ({"num_attention_heads": 5}, "attention heads (5)"),
         ({"num_attention_heads": 0}, "num_attention_heads"),
         ({"hidden_size": 0}, ""),
@@ -204,6 +210,13 @@ def test_a_folder_without_anything_to_leave_out_is_read_itself(put):
 def test_a_config_that_cannot_be_used_is_refused_by_its_entry(put, changes, found):
     case = "qwen3" if "layer_types" in changes else "llama"
     assert found in refusal(put(case, **changes)).found
+
+
+def test_experts_are_counted_before_they_are_built():
+    config = {"num_hidden_layers": 1, "num_experts": 10**9}
+    with pytest.raises(BlockvizError, match="num_experts 1000000000, and its files hold 1 tensors"):
+        check_counts(config, {"a": (64, 32)}, "a/b")
+    check_counts({"num_hidden_layers": 1, "num_experts": 64}, {"a": (64, 32)}, "a/b")
 
 
 def test_a_config_of_more_than_a_mebibyte_is_not_read(put):
@@ -347,11 +360,61 @@ def test_a_folder_without_tokenizer_json_says_how_to_get_one(put, file, found, t
     assert found in error.found and todo in error.todo
 
 
+def doubling(n: int) -> dict[str, object]:
+    """A normalizer that writes 2**n letters for one."""
+    rule = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
+    return {"type": "Sequence", "normalizers": [rule] * n}
+
+
+LOOPS = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+LONG = "{% for i in range(99999) %}{{ 'more than ten letters' }}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    "file, entry, asked",
+    [
+        ("tokenizer.json", {"normalizer": doubling(40)}, "The tokenizer of model was tried"),
+        ("tokenizer_config.json", {"chat_template": LOOPS}, "The chat template of model was tried"),
+        ("tokenizer_config.json", {"chat_template": LONG}, "The chat template of model was tried"),
+    ],
+)
+def test_a_tokenizer_or_template_that_does_not_end_is_refused(put, monkeypatch, file, entry, asked):
+    monkeypatch.setattr("blockviz.models.trial.SECONDS", 1)
+    monkeypatch.setattr("blockviz.models.trial.MEMORY_BYTES", 1 << 30)
+    assert refusal(put(file=file, **entry)).asked.startswith(asked)
+
+
+@pytest.mark.parametrize(
+    "file, entry",
+    [
+        ("tokenizer.json", {"normalizer": doubling(2)}),
+        ("tokenizer_config.json", {"chat_template": tiny.TEMPLATE}),
+        ("tokenizer_config.json", {"chat_template": "{{ raise_exception('only for cats') }}"}),
+        ("tokenizer_config.json", {"chat_template": "{% generation %}x{% endgeneration %}"}),
+    ],
+)
+def test_tokenizers_and_templates_that_end_are_taken(put, file, entry):
+    assert opened(put(file=file, **entry)).tokenizer("w7")["input_ids"] == [7]
+
+
+def test_a_template_that_refuses_a_prompt_is_told(put):
+    refuses = "{{ raise_exception('only for cats') }}"
+    model = opened(put(file="tokenizer_config.json", chat_template=refuses))
+    with pytest.raises(BlockvizError, match="only for cats") as caught:
+        prompt_ids(model, "w7", is_chat=True)
+    assert caught.value.todo == "Send it raw."
+
+
+def test_a_plain_tokenizer_is_not_tried(put, monkeypatch):
+    monkeypatch.setattr("blockviz.models.trial.child.started", None)
+    assert opened(put()).info.n_layers == 4
+
+
 def test_an_export_of_a_model_with_old_code_names_none(put, tmp_path):
     folder = put("phi3", auto_map={"AutoModelForCausalLM": "modeling_phi3.M"})
     model = opened(folder)
     out = tmp_path / "out"
-    made = checkpoint.Assembled("stock", model.module, "model.layers", 4, 0)
+    made = checkpoint.Assembled("stock-compact", model.module, "model.layers", 4, 0)
     checkpoint.write_weights(out, made, model.tokenizer)
     assert "auto_map" not in (out / "config.json").read_text()
     assert not list(out.glob("*.py"))

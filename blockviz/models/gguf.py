@@ -12,8 +12,9 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
+from typing import Any
 
 from blockviz.errors import UnsupportedModel
 from blockviz.models.gguf_convert import MISSING
@@ -91,12 +92,21 @@ def _refuse_parts(gguf: Path, header: GgufHeader) -> None:
     elif kind != "model":
         found = f"It is of the kind {str(kind)[:40]!r}, not a model."
         todo = "Give the .gguf file of the model itself."
+    elif header.n_tensors and _n_layers(entries) > header.n_tensors:
+        found = f"Its header asks for {_n_layers(entries)} layers; it holds {header.n_tensors} "
+        found += "tensors."
+        todo = "Fetch the file again, or take the same model in the safetensors format."
     elif not header.n_tensors:
         found = "It holds a vocabulary and no tensors."
         todo = "Give the .gguf file of the model itself."
     else:
         return
     raise UnsupportedModel(f"The file {gguf.name} was to be converted.", found, todo)
+
+
+def _n_layers(entries: Mapping[str, Any]) -> int:
+    found = entries.get(f"{entries.get('general.architecture')}.block_count", 0)
+    return found if isinstance(found, int) else 0
 
 
 def _convert(

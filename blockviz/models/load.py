@@ -23,7 +23,8 @@ from blockviz.models.proof import prove
 from blockviz.models.readable import readable
 from blockviz.models.repaired import RepairedModel
 from blockviz.models.tokenizer import load_tokenizer
-from blockviz.models.weight_files import check_layers, stored_tensors, unread_text
+from blockviz.models.trial import tried
+from blockviz.models.weight_files import check_counts, check_size, stored_tensors, unread_text
 from blockviz.models.writers import gather_mlps, scale_writers
 from blockviz.sources.local import read_config as read_json
 from blockviz.types import Done, Events, ModelInfo, Progress, PruningPlan
@@ -91,17 +92,22 @@ def load_model(
     device: str = "auto",
     quantisation: str = "",
     license: str = "",
+    is_known: bool = False,
 ) -> Events:
     """Done(BlockModel), in evaluation mode, its residual identity proved on random tokens.
 
-    What its files hold besides is logged, and said in the model's info.
+    is_known: its tokenizer and chat template, which can loop or grow, are not tried first. What its
+    files hold besides is logged, and said in the model's info.
     """
     config = read_config(folder, name)
     place = pick_device(device)
     yield Progress("loading weights", 0, 2, f"{name}")
-    check_layers(config, stored_tensors(folder, name), name)
+    stored = stored_tensors(folder, name)
+    check_counts(config, stored, name)
+    if not is_known:
+        yield from tried(folder, name)
     with quiet(), readable(folder) as cleaned:
-        _read_by_transformers(cleaned, name, config)
+        check_size(_without_weights(cleaned, name, config), stored, name)
         tokenizer = load_tokenizer(cleaned, name, source=folder)
         module, rest = _load_module(cleaned, name, config, pick_dtype(dtype, place), place)
     yield Progress("checking blocks", 1, 2, config["model_type"])
@@ -169,8 +175,9 @@ def known_families() -> tuple[tuple[str, tuple[str, ...]], ...]:
     return tuple({f.name: f.model_types for f in FAMILIES}.items())
 
 
-def _read_by_transformers(folder: Path, name: str, config: dict) -> None:
-    """Nothing, if transformers takes the config by itself; UnsupportedModel with the entry."""
+def _without_weights(folder: Path, name: str, config: dict) -> torch.nn.Module:
+    """The model on the meta device, which takes no memory; UnsupportedModel where it has no class
+    or its config cannot be used, by the entry."""
     if config["model_type"] not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise UnsupportedModel(
             f"The model {name} was to be loaded.",
@@ -179,11 +186,25 @@ def _read_by_transformers(folder: Path, name: str, config: dict) -> None:
             "Use a decoder-only model of a family that blockviz info --families lists.",
         )
     try:
-        transformers.AutoConfig.from_pretrained(
-            folder, trust_remote_code=False, local_files_only=True
-        )
-    except CONFIG_FAULTS as error:
+        how = {"trust_remote_code": False, "local_files_only": True}
+        settings = transformers.AutoConfig.from_pretrained(folder, **how)
+        with torch.device("meta"):
+            if "blockviz" in config:
+                return class_of_config(config)(settings)
+            return transformers.AutoModelForCausalLM.from_config(settings, trust_remote_code=False)
+    except AssertionError as error:
+        raise _bad_padding(name, config, error) from error
+    except (RuntimeError, *CONFIG_FAULTS) as error:
         raise config_refusal(name, config, error) from error
+
+
+def _bad_padding(name: str, config: dict, error: AssertionError) -> UnsupportedModel:
+    padding = f"pad_token_id {config.get('pad_token_id')}, vocab_size {config.get('vocab_size')}"
+    return UnsupportedModel(
+        f"The model {name} was to be loaded.",
+        f"Its config.json does not fit together ({str(error)[:80]}; {padding}).",
+        "Set pad_token_id to null, or to an id below vocab_size: nothing is read at padding.",
+    )
 
 
 def _load_module(
@@ -205,15 +226,6 @@ def _load_module(
             module, found = transformers.AutoModelForCausalLM.from_pretrained(
                 folder, trust_remote_code=False, **how
             )
-    except AssertionError as error:
-        padding = (
-            f"pad_token_id {config.get('pad_token_id')}, vocab_size {config.get('vocab_size')}"
-        )
-        raise UnsupportedModel(
-            f"The model {name} was to be loaded.",
-            f"Its config.json does not fit together ({str(error)[:80]}; {padding}).",
-            "Set pad_token_id to null, or to an id below vocab_size: nothing is read at padding.",
-        ) from error
     except torch.OutOfMemoryError:
         raise
     except (SafetensorError, RuntimeError) as error:

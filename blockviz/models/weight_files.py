@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from blockviz.errors import BadSource, UnsupportedModel, printable
 
@@ -16,6 +19,7 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 _MAX_HEADER = 100 << 20
 _AGAIN = "Download or write the model again."
 _NUMBER = re.compile(r"\.(\d+)\.")
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 
 
@@ -28,17 +32,40 @@ def stored_tensors(folder: Path, name: str) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def check_layers(config: Mapping[str, Any], stored: Mapping[str, Any], name: str) -> None:
-    """Nothing, if the config asks for at least one layer and at most as many as tensors."""
-    for key in _LAYERS:
-        value = config.get(key)
-        if type(value) is not int or 1 <= value <= len(stored):
-            continue
-        raise UnsupportedModel(
-            f"The model {name} was to be loaded.",
-            f"Its config.json says {key} {value}, and its files hold {len(stored):,} tensors.",
-            "Mend that entry of config.json, or download the model again.",
-        )
+def check_counts(
+    config: Mapping[str, Any], stored: Mapping[str, tuple[int, ...]], name: str
+) -> None:
+    """Nothing, if the config asks for as many layers and experts as the tensors can hold.
+
+    Before anything is built: a layer takes room before it has weights, and 10^9 of them take all.
+    """
+    longest = max((size for shape in stored.values() for size in shape), default=0)
+    for keys, most in ((_LAYERS, len(stored)), (_EXPERTS, max(len(stored), longest))):
+        for key in keys:
+            value = config.get(key)
+            if type(value) is int and not (keys is _EXPERTS or value > 0):
+                raise _too_many(name, f"{key} {value}", "a model has at least one")
+            if type(value) is int and value > most:
+                raise _too_many(name, f"{key} {value}", f"its files hold {len(stored):,} tensors")
+
+
+def check_size(module: nn.Module, stored: Mapping[str, tuple[int, ...]], name: str) -> None:
+    """Nothing, if a model built without weights is no larger than the files; tied ones count twice.
+
+    What the files lack would be filled with random numbers before it is refused by its name.
+    """
+    asked = sum(parameter.numel() for parameter in module.parameters())
+    there = sum(math.prod(shape) for shape in stored.values())
+    if asked > 2 * there:
+        raise _too_many(name, f"{asked:,} parameters", f"its files hold {there:,}")
+
+
+def _too_many(name: str, asked: str, found: str) -> UnsupportedModel:
+    return UnsupportedModel(
+        f"The model {name} was to be loaded.",
+        f"Its config.json asks for {asked}, and {found}.",
+        "Mend that entry of config.json, or take the config and the weights of one model.",
+    )
 
 
 def unread_text(unread: Iterable[str], n_layers: int) -> str:

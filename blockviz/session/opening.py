@@ -48,6 +48,7 @@ def open_model(name: str, *, dtype: str = "auto", device: str = "auto") -> Event
         device=device,
         quantisation=quantisation,
         license=files.license,
+        is_known=ref.kind == "demo",
     )
 
 
