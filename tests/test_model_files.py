@@ -410,6 +410,19 @@ def test_a_plain_tokenizer_is_not_tried(put, monkeypatch):
     assert opened(put()).info.n_layers == 4
 
 
+def test_an_export_holds_no_entry_that_its_source_lacks(put, tmp_path):
+    taken = {"max_position_embeddings": None, "rms_norm_eps": None}
+    model = opened(put(**taken))
+    pruned = model.prune(tiny.plan("1.layer"))
+    made = checkpoint.Assembled("stock-compact", pruned.module, "model.layers", 3, 0)
+    checkpoint.write_weights(tmp_path / "out", made, model.tokenizer)
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert not taken.keys() & config.keys() and config["num_hidden_layers"] == 3
+    again = opened(tmp_path / "out")
+    assert again.info.max_seq_len == model.info.max_seq_len
+    assert torch.equal(again.logits(tiny.batch()), pruned.logits(tiny.batch()))
+
+
 def test_an_export_of_a_model_with_old_code_names_none(put, tmp_path):
     folder = put("phi3", auto_map={"AutoModelForCausalLM": "modeling_phi3.M"})
     model = opened(folder)

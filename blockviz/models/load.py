@@ -18,7 +18,7 @@ from blockviz.models.config_check import check_config
 from blockviz.models.config_faults import CONFIG_FAULTS, config_refusal
 from blockviz.models.custom import class_of_config, flattened
 from blockviz.models.families import FAMILIES, family_of
-from blockviz.models.model import BlockModel, find_blocks
+from blockviz.models.model import BlockModel, find_blocks, leave_out_absent
 from blockviz.models.proof import prove
 from blockviz.models.readable import readable
 from blockviz.models.repaired import RepairedModel
@@ -111,6 +111,7 @@ def load_model(
         tokenizer = load_tokenizer(cleaned, name, source=folder)
         module, rest = _load_module(cleaned, name, config, pick_dtype(dtype, place), place)
     yield Progress("checking blocks", 1, 2, config["model_type"])
+    leave_out_absent(module.config, config)
     unread = unread_text(rest, module.config.num_hidden_layers)
     if unread:
         log.warning("Not read of %s: %s.", name, unread)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -188,6 +188,19 @@ def trim_config(config: Any, kept: list[int]) -> None:
         if isinstance(values.get(name), list):
             setattr(config, name, [i for i, old in enumerate(kept) if old in values[name]])
     config.num_hidden_layers = len(kept)
+
+
+def leave_out_absent(config: Any, written: Mapping[str, Any]) -> None:
+    """What a config.json does not hold is not in `config` either, so that no export writes it.
+
+    Read from there it is the default of its class, as before.
+    """
+    names = {config.attribute_map.get(key, key) for key in written}
+    for name, value in tuple(vars(config).items()):
+        default = vars(type(config)).get(name)
+        is_default = type(default) is type(value) and default == value
+        if name not in names and not name.startswith("_") and is_default:
+            delattr(config, name)
 
 
 def renumber(layers: nn.ModuleList) -> None:
