@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from blockviz.errors import UnsupportedModel
+from blockviz.json_files import NotJson, read_json
 from blockviz.sources import child
 from blockviz.types import Progress
 
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 SECONDS, MEMORY_BYTES, MAX_CHARS = 20, 4 << 30, 1 << 20
 _TOO_MUCH = 3
+_MAX_JSON = 64 << 20
 _SAMPLE = "".join(map(chr, range(32, 127))) + "\n\tÄé ß 模型 😀" + " The quick brown fox." * 40
 _MESSAGES = [{"role": role, "content": "Hello."} for role in ("user", "assistant") * 4]
 
@@ -60,8 +62,8 @@ _HERE = str(Path(__file__).resolve().parents[2])
 def _json(path: Path) -> Any:
     """The content of a JSON file; None where it has none: the reason is said where it is loaded."""
     try:
-        return json.loads(path.read_text("utf-8-sig"))
-    except (OSError, ValueError, RecursionError):
+        return read_json(path, most_bytes=_MAX_JSON)
+    except NotJson:
         return None
 
 
@@ -77,7 +79,10 @@ def _templates(folder: Path) -> list[str]:
 
 def _can_grow(folder: Path) -> bool:
     """Whether the tokenizer rewrites a text before it is cut, or cuts it by patterns of its own."""
-    settings = _json(folder / "tokenizer.json")
+    path = folder / "tokenizer.json"
+    if path.is_file() and path.stat().st_size > _MAX_JSON:
+        return True
+    settings = _json(path)
     if not isinstance(settings, dict):
         return False
     rules = json.dumps([settings.get("normalizer"), settings.get("pre_tokenizer")])
