@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from fake_repair import make_repair
 from blockviz.errors import BlockvizError
 from blockviz.job_view import JobView
 from blockviz.session import ScoreRequest, Visitor
+from blockviz.session import exports as exports_module
 from blockviz.session.exports import Exported, Exports, archive, archive_name
 from blockviz.session.repair_views import RepairRequest
 from blockviz.types import CheckRow, run
@@ -246,9 +250,36 @@ def test_exports_wait_in_folders_that_nobody_can_guess(tmp_path):
     assert len(first.name) >= 20 and exports.begin("b") != first and first.is_dir()
     second = exports.begin("a")
     assert not first.exists() and second.is_dir()
-    now[0] = second.stat().st_mtime + 31 * 60
+    exports.finish(second)
+    now[0] += 29 * 60
     exports.begin("c")
+    assert second.is_dir()
+    now[0] += 60
+    exports.sweep()
     assert not second.exists()
+
+
+def test_exports_are_deleted_by_a_clock_that_never_jumps_and_without_a_next_one(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(exports_module, "SWEEP_SECONDS", 0.01)
+    now = [0.0]
+    left = tmp_path / "root" / "left by an earlier process"
+    left.mkdir(parents=True)
+    os.utime(left, (0, 0))
+    exports = Exports(tmp_path / "root", clock=lambda: now[0])
+    written, whole = exports.begin("a"), exports.begin("b")
+    exports.finish(whole)
+    monkeypatch.setattr(time, "time", lambda: 4e9)
+    exports.sweep()
+    assert left.exists() and whole.exists()
+    now[0] += 30 * 60
+    until = time.monotonic() + 30
+    while (whole.exists() or left.exists()) and time.monotonic() < until:
+        threading.Event().wait(0.01)
+    assert list((tmp_path / "root").iterdir()) == [written], "what is still being written stays"
+    exports.drop(written)
+    assert exports._watch is None
 
 
 def test_an_archive_holds_the_files_as_they_are(engine, visitor, tmp_path):

@@ -84,6 +84,8 @@ class Engine(Work):
         self._records = None if is_hosted else cache_dir() / "results"
         self._allowance = Allowance(self.limits.heavy_per_hour)
         self._exports = Exports(cache_dir() / "exports")
+        # What an earlier process left is swept too.
+        self._exports.sweep()
         self._live_text = live_text
         self._demo_job, self._demo_lock = "", threading.Lock()
 

@@ -208,8 +208,7 @@ class Work(Results):
                 is_there = isinstance(event, Done)
                 yield event
         finally:
-            if not is_there:
-                self._exports.drop(place)
+            (self._exports.finish if is_there else self._exports.drop)(place)
 
     def _push(
         self, archive: Path, repo_id: str, token: str, *, is_private: bool
