@@ -691,6 +691,52 @@ def test_whatever_breaks_an_event_says_so_and_frees_its_place(
     assert end.__name__ in said and mark not in said
 
 
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (["The sea", "", 10**309, "none"], "larger than any that is taken here"),
+        (["The sea", "", -(10**4000), "none"], "larger than any that is taken here"),
+        (["half \ud800", "", 1, "none"], "One of them is half of a character"),
+        (["The sea", ["\udfff"], 1, "none"], "One of them is half of a character"),
+        (["The sea", "", {"\ud800": 1}, "none"], "One of them is half of a character"),
+    ],
+)
+def test_what_is_no_number_and_no_text_is_refused_in_words(app: App, values: list, said: str):
+    answer = app.call("generate", *values)
+    assert "event: error" in answer and said in answer
+    by_name = {event["id"]: event for event in app.page.config["dependencies"]}
+    for n, event in by_name.items():
+        body = {"data": [values] * len(event["inputs"]), "fn_index": n, "session_hash": "s"}
+        if not event["queue"]:
+            status, _, answer = app.post(f"{API}/run/predict", body)
+            assert (status, said in json.loads(answer)["error"]) == (500, True), answer
+            break
+    body |= {"data": [None] * len(body["data"]), "event_data": values}
+    status, _, answer = app.post(f"{API}/run/predict", body)
+    assert (status, said in json.loads(answer)["error"]) == (500, True), answer
+
+
+def test_the_log_keeps_nothing_of_what_is_refused_but_its_length(
+    app: App, printed: Callable[[], str]
+):
+    mark = "the words of a visitor " * 10_000
+    for event in app.page.config["dependencies"]:
+        body = {"data": [mark] * len(event["inputs"]), "fn_index": event["id"]}
+        if len(mark) * len(event["inputs"]) < MIB:
+            app.post(f"{API}/run/predict", {**body, "session_hash": "a-page"})
+    for field in ("component_id", "fn_name", "session_hash"):
+        body = {"data": mark, "component_id": 1, "fn_name": "x", "session_hash": "s", field: mark}
+        app.post(f"{API}/component_server", body)
+    for field in ("fn_index", "session_hash", "event_data", "trigger_id"):
+        body = {"data": [], "fn_index": 0, "session_hash": "s", field: mark}
+        for kind in ("queue/join", "run/predict", "cancel", "reset"):
+            app.post(f"{API}/{kind}", {**body, "event_id": mark})
+    for values in ([mark] * 4, [mark, mark, mark], ["The sea", mark, 1, mark]):
+        app.call("generate", *values)
+    said = printed()
+    assert max(map(len, said.splitlines()), default=0) < 1000 and len(said) < 200_000
+
+
 # -- names that are not ours --
 
 FOREIGN = (

@@ -21,6 +21,7 @@ from blockviz.ui.compare_tab import build_compare
 from blockviz.ui.curves_tab import build_curves
 from blockviz.ui.events import wire
 from blockviz.ui.export_tab import build_export
+from blockviz.ui.failures import Failures
 from blockviz.ui.fair_queue import QUEUE
 from blockviz.ui.frame import build_header, build_scoreboard
 from blockviz.ui.insight_tab import build_insights
@@ -165,6 +166,7 @@ def _middleware(engine: Engine, host: str) -> list[Middleware]:
     shares = UploadShares(Path(get_upload_folder()), most, has_shares=not is_local)
     return [
         Middleware(SafeHeaders, frames=() if is_local else (HUB,)),
+        Middleware(Failures),
         *([Middleware(OwnHosts, host=host)] if is_local else []),
         Middleware(ClosedRoutes),
         Middleware(Listening),

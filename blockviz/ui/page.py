@@ -9,6 +9,7 @@ import gradio as gr
 
 from blockviz.errors import report
 from blockviz.ui.closed_routes import refuse_addresses
+from blockviz.ui.failures import refuse_unreadable
 from blockviz.ui.fair_queue import FairQueue
 from blockviz.ui.listeners import Listeners
 
@@ -47,6 +48,7 @@ class Page(gr.Blocks):
         """
         is_going_on = False
         try:
+            refuse_unreadable((call.get("inputs"), getattr(call.get("event_data"), "_data", None)))
             answer = await super().process_api(*args, **call)
             is_going_on = bool(answer.get("is_generating"))
             return answer
