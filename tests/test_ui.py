@@ -727,6 +727,19 @@ def test_a_poll_takes_a_result_once_and_then_rests(engine, visitor):
     assert first["job"]["settled"] == second["job"]["settled"] == 1
 
 
+@pytest.mark.parametrize(("elapsed", "seconds"), [(0, 0.5), (9, 0.5), (10, 1), (59, 1), (60, 2)])
+def test_a_long_job_is_looked_at_less_often_and_a_new_one_as_often_as_ever(
+    engine, visitor, elapsed, seconds
+):
+    jobs = JobHandlers(engine, Turns())
+    engine._jobs["mine"] = JobView("mine", "score", "running", elapsed=elapsed)
+    update = jobs.poll(Call("s"), visitor, {**NO_JOBS, "own": "mine"}, "ppl", "rank")
+    assert (update["timer"]["active"], update["timer"]["value"]) == (True, seconds)
+    assert set(update) == {"job", "timer"}  # the rest of the page is left alone
+    begun = jobs.begin(Call("t"), dict(NO_JOBS), lambda: "mine")
+    assert begun["timer"]["value"] == 0.5
+
+
 def test_jobs_that_end_in_the_same_poll_both_leave_their_result(engine, visitor):
     """The demo model's end draws the page anew: with what the visitor's own job has made."""
     jobs = JobHandlers(engine, Turns())

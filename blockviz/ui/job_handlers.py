@@ -35,6 +35,8 @@ LOCAL_TEXTS = (
 )
 UPLOAD = "upload"
 MOST_TABLES = 8
+# Seconds between two looks at a job at first.
+QUICK = 0.5
 MAX_SAMPLES, MAX_SEQ_LEN, MAX_SEED = 4096, 32768, 2**32 - 1
 
 
@@ -87,7 +89,7 @@ class JobHandlers:
             **problem,
             "jobs": jobs,
             "job": views.job_lane(own),
-            "timer": gr.update(active=True),
+            "timer": gr.update(active=True, value=QUICK),
         }
 
     def _came_back(self, call: Call, kept: Any) -> Visitor:
@@ -169,7 +171,7 @@ class JobHandlers:
             "jobs": {**kept, "own": job_id},
             "browser": {"jobs": list(known)[-inputs.MOST_JOBS :]},
             "job": views.job_lane(self.engine.job(job_id)),
-            "timer": gr.update(active=True),
+            "timer": gr.update(active=True, value=QUICK),
             # What was refused before is over, now that something runs.
             "error": views.NO_ERROR,
         }
@@ -190,7 +192,7 @@ class JobHandlers:
         return {**update, "work": views.CANCELLED}
 
     def poll(self, call: Call, visitor: Visitor, jobs: Any, metric: Any, shade: Any) -> Update:
-        """Twice a second while a job runs: the status line, and its result once it is there."""
+        """Time and again while a job runs: the status line, and its result once it is there."""
         own, demo = self.own_job(call, jobs), self._known_job(jobs.get("demo"))
         running = [job for job in (own, demo) if job and not job.is_over]
         update: Update = {"job": views.job_lane(running[0] if running else own)}
@@ -204,8 +206,9 @@ class JobHandlers:
             now = with_found(self.engine, now, own)
         update |= {"visitor": now} if now is not visitor else {}
         update["job"] = {**update["job"], "settled": now.n_told, **step_of(self.engine, own)}
-        if not running:
-            update["timer"] = gr.update(active=False)
+        update["timer"] = gr.update(active=False)
+        if running:
+            update["timer"] = gr.update(active=True, value=pace(running[0].elapsed))
         return update
 
     def add_scores(self, call: Call, visitor: Visitor, file: Any, *look: Any) -> Update:
@@ -298,6 +301,11 @@ class JobHandlers:
             if not self.engine.is_ready and (job is None or job.is_over):
                 self._demo = self.engine.start_demo()
             return self._demo
+
+
+def pace(elapsed: float) -> float:
+    """Seconds until the next look at a job that has run so long: few of a long one's matter."""
+    return QUICK if elapsed < 10 else 1.0 if elapsed < 60 else 2.0
 
 
 def _own(jobs: Any) -> str | None:

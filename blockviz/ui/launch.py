@@ -25,7 +25,7 @@ from blockviz.ui.failures import Failures
 from blockviz.ui.fair_queue import QUEUE
 from blockviz.ui.frame import build_header, build_scoreboard
 from blockviz.ui.insight_tab import build_insights
-from blockviz.ui.job_handlers import NO_JOBS, JobHandlers
+from blockviz.ui.job_handlers import NO_JOBS, QUICK, JobHandlers
 from blockviz.ui.learn_tab import build_learn
 from blockviz.ui.listeners import Listening
 from blockviz.ui.load_drawer import build_drawer
@@ -187,7 +187,7 @@ def _state(screen: Screen, visitor: Visitor) -> None:
     screen.add("jobs", gr.State(dict(NO_JOBS)))
     kept = gr.BrowserState({"jobs": []}, storage_key="blockviz", secret=BROWSER_KEY)
     screen.add("browser", kept)
-    screen.add("timer", gr.Timer(0.5, active=False))
+    screen.add("timer", gr.Timer(QUICK, active=False))
 
 
 def _first_paint(screen: Screen, first: Update) -> None:
