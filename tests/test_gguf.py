@@ -134,6 +134,7 @@ def test_the_header_says_what_the_file_is(tiny):
     assert header.entries["llama.block_count"] == LAYERS
     assert header.n_tensors == len(expected)
     assert header.n_bytes <= path.stat().st_size
+    assert header.n_weights == sum(values.size for values in expected.values())
     assert gguf_quantisation(path) == "Q4_1, dequantised"
 
 

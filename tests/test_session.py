@@ -26,6 +26,7 @@ from blockviz.session import (
     SearchRequest,
     Sizes,
     Visitor,
+    opening,
     work,
 )
 from blockviz.session.allowance import Allowance
@@ -241,6 +242,26 @@ def test_requests_are_refused_before_they_become_jobs(engine: Engine) -> None:
         engine.start_score(ScoreRequest(unit="head"), owner="me")
     with pytest.raises(BadPlan, match="layers 0 to 3"):
         engine.sizes(PruningPlan(removed=(BlockId(9, "attn"),)))
+
+
+@pytest.mark.parametrize("stored", ["float32", "bfloat16", None])
+@pytest.mark.parametrize("loaded", ["float32", "bfloat16"])
+def test_a_check_counts_the_weights_as_they_are_loaded(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored: str | None, loaded: str
+) -> None:
+    """Whatever they take in their file; the demo's is quantised and packed to 89 MiB."""
+    monkeypatch.setattr(opening, "pick_dtype", lambda *_: getattr(torch, loaded))
+    module = tiny.module(*tiny.CASES["llama"])
+    module.to(getattr(torch, stored or "float32")).save_pretrained(tmp_path)
+    if stored is None:  # as old checkpoints, which say nothing of it
+        config = json.loads((tmp_path / "config.json").read_text())
+        config = {k: v for k, v in config.items() if k not in ("dtype", "torch_dtype")}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+    size = getattr(torch, loaded).itemsize
+    n = sum(p.numel() for p in module.parameters())
+    found = opening.inspect_model(str(tmp_path)).memory_bytes
+    assert 1 <= found / (1.3 * n * size) < 1.15  # the names in so small a file count for something
+    assert opening.inspect_model("demo").memory_bytes >= size * 134_515_008
 
 
 def test_hosted_mode_takes_bundled_parts_within_its_limits(example: Example) -> None:
