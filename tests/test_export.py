@@ -189,6 +189,8 @@ def test_what_is_written_passes_its_own_checks(mode, words: ScoreRequest, tmp_pa
     assert names == ["fold", "files", "sums", "load", "layers", "parameters", "logits",
                      "tokenizer", "perplexity", "cache"]  # fmt: skip
     assert found.is_passed and all(row.detail for row in found.rows)
+    n_layers = {"custom": 2, "stock-compact": 3}[mode]
+    assert found.layers == f"{n_layers}, with 2 attention and 3 MLP blocks"
     assert ExportReport.from_json(json.loads(json.dumps(found.to_json()))) == found
     assert all(row.passed for row in verify(tmp_path / "out"))
     assert len({path.stat().st_mode for path in (tmp_path / "out").iterdir()}) == 1

@@ -183,6 +183,8 @@ def test_the_file_is_offered_with_its_checks(engine, export, visitor, tmp_path):
     assert "10 of 10 checks passed" in view["lead"]
     assert [row["state"] for row in view["rows"]] == ["passed"] * 10
     facts = {fact["name"]: fact["value"] for fact in view["facts"]}
+    n = engine.info.n_layers
+    assert facts["Layers"].startswith(f"{n - 1}, with {n - 1} attention and {n} MLP blocks")
     assert facts["Perplexity"].startswith("32.9 → 41.2 (+25.1")
     assert "from_pretrained" in view["code"] and "trust_remote_code" not in view["code"]
     assert not found["export_note"]["text"]
@@ -308,6 +310,7 @@ def test_an_archive_holds_the_files_as_they_are(engine, visitor, tmp_path):
 )
 def test_the_name_of_a_file_is_plain(model, name):
     assert archive_name(model, 14, 60) == name
+    assert archive_name(model, 14, 60, "custom") == f"{name}-custom"
 
 
 def pushes(

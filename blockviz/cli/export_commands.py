@@ -89,7 +89,7 @@ def show_export(found: ExportReport) -> None:
     mib = 2**20
     before, after = found.perplexities["original"], found.perplexities["exported"]
     say(
-        f"{found.mode}: {found.n_layers} layers, {found.n_parameters:,} of "
+        f"{found.mode}: layers {found.layers}; {found.n_parameters:,} of "
         f"{found.n_parameters_before:,} parameters; {found.n_bytes / mib:.1f} MiB of weights, the "
         f"original {found.n_bytes_before / mib:.1f} MiB"
     )

@@ -177,6 +177,7 @@ class _Writing:
         with quiet():
             write_weights(folder, self.found, self.model.tokenizer)
         info = self.model.info
+        kept = [b.id.part for b in info.blocks if self.repair.plan.keeps(b.id)]
         report = ExportReport(
             mode=self.request.mode,
             removed=tuple(str(b) for b in self.repair.plan.removed),
@@ -190,6 +191,8 @@ class _Writing:
             perplexities={"original": original.value, "exported": shown.value},
             data=self.windows.origin.describe(),
             notes=notes_of(self.model, self.repair, self.found),
+            n_attn=kept.count("attn"),
+            n_mlp=kept.count("mlp"),
         )
         facts = facts_of(self.model, self.repair, self.found, report)
         recipe = recipe_of(self.model, self.request, self.repair, self.found, report)

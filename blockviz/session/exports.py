@@ -100,7 +100,7 @@ def archive(folder: Path, report: ExportReport) -> Events:
     yield Done(Exported(report, target, target.stat().st_size, card))
 
 
-def archive_name(model: str, n_removed: int, n_blocks: int) -> str:
-    """`blockviz-smollm2-135m-14of60`: nothing of a name that a path or a page could take amiss."""
+def archive_name(model: str, n_removed: int, n_blocks: int, mode: str = "") -> str:
+    """`blockviz-smollm2-135m-14of60-custom`: nothing that a path or a page could take amiss."""
     slug = re.sub(r"[^a-z0-9]+", "-", model.rpartition("/")[2].lower()).strip("-")[:40]
-    return f"blockviz-{slug or 'model'}-{n_removed}of{n_blocks}"
+    return "-".join(filter(None, ("blockviz", slug or "model", f"{n_removed}of{n_blocks}", mode)))

@@ -189,7 +189,8 @@ class Work(Results):
         """The folder of the request is one of ours, whatever was asked."""
         model, _ = self._loaded()
         place = self._exports.begin(owner)
-        of = archive_name(model.info.name, len(request.plan.removed), len(model.info.blocks))
+        n_removed, n_blocks = len(request.plan.removed), len(model.info.blocks)
+        of = archive_name(model.info.name, n_removed, n_blocks, request.mode)
         asked = replace(request, folder=place / of)
 
         def exported() -> Iterator[Progress | Done]:

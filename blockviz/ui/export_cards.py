@@ -103,7 +103,7 @@ def _facts(report: ExportReport) -> list[tuple[str, str]]:
         ("Parameters stored", f"{grouped(report.n_parameters)}, "
          f"{percent(-report.stored_ratio)}"),
         ("Parameters of the removed blocks", percent(-report.effective_ratio)),
-        ("Layers", grouped(report.n_layers) + PACKED.get(report.mode, "")),
+        ("Layers", report.layers + PACKED.get(report.mode, "")),
         ("Weights on disk", f"{size(report.n_bytes)}, the original {size(report.n_bytes_before)}"),
         ("Perplexity", f"{short(before)} → {short(after)} ({rise_between(before, after)}) on {of}"),
     ]  # fmt: skip
