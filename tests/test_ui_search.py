@@ -11,7 +11,7 @@ import pytest
 from fake_engine import CARDS, HOSTILE, FakeEngine
 from fake_search import STRATEGIES, make_run
 
-from blockviz.errors import BadInput, BlockvizError
+from blockviz.errors import BadInput, BlockvizError, OverLimit
 from blockviz.job_view import JobView
 from blockviz.search import Goal, OneShot, Policy, Space, Window
 from blockviz.search.presets import PRESETS as RECIPES
@@ -298,7 +298,14 @@ def test_a_refusal_stands_where_the_time_would(engine, search, visitor):
     *_, last = search.estimate(Call("s"), visitor, *form(search_amount=0))
     assert "must lie between 1" in last["search_time"]["text"]
     assert engine.calls == []
-    *_, last = search.estimate(Call("s"), visitor, *form(search_amount=61))
+    *_, last = search.estimate(Call("s"), visitor, *form(search_amount=60))
+    assert "must lie between 1 and 59 here" in last["search_time"]["text"]
+
+    def refuse(request: SearchRequest) -> None:
+        raise BadInput("Too many.", "There are fewer.", "Remove fewer.")
+
+    engine.estimate_search = refuse
+    *_, last = search.estimate(Call("s"), visitor, *form())
     assert last["search_time"]["text"] == "Too many. There are fewer. Remove fewer."
 
 
@@ -338,6 +345,17 @@ def test_a_guess_is_said_as_one(seconds, said):
 
 def test_equal_ends_of_a_guess_are_said_once():
     assert search_cards.guessed(Estimate(8, 8.2, 12)) == "About 8\u202fs, up to 12 removed sets."
+
+
+@pytest.mark.parametrize(
+    ("unit", "most"), [("block", 59), ("layer", 29), ("attn", 30), ("mlp", 30)]
+)
+def test_the_range_of_a_target_is_that_of_the_model(engine, unit, most):
+    """One block always stays, of whichever kind; the demo has 30 layers."""
+    asked = {"search_target": "count", "search_unit": unit}
+    assert request_of(engine, *form(**asked, search_amount=most)).blocks == most
+    with pytest.raises(OverLimit, match=f"between 1 and {most} here"):
+        request_of(engine, *form(**asked, search_amount=most + 1))
 
 
 @pytest.mark.parametrize(

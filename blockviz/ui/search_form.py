@@ -12,7 +12,7 @@ from blockviz.session import Limits, MetricCard, ScoreRequest
 from blockviz.session.recipes import filled_request
 from blockviz.session.repair_views import CorrectionCard
 from blockviz.session.search_views import SearchRequest, StrategyCard
-from blockviz.types import UNITS
+from blockviz.types import UNITS, ModelInfo, Unit, parts_of
 from blockviz.ui import inputs
 from blockviz.ui.job_handlers import MAX_SAMPLES, MAX_SEED, MAX_SEQ_LEN, UPLOAD, texts_for
 from blockviz.ui.screen import Update
@@ -122,7 +122,7 @@ def request_of(engine: Engine, *form: Any) -> SearchRequest:
         protect_last=_layers(raw["protect_last"], "The last layers to protect"),
         pool=_short(raw["search_pool"], "The candidate pool"),
         is_exhaustive=raw["is_exhaustive"] is True,
-        **{TARGETS[kind].field: _amount(kind, raw["search_amount"])},
+        **_amount(engine.info, TARGETS[kind], raw["search_amount"], raw["search_unit"]),
     )  # fmt: skip
     is_named = chosen and _is_recipe(engine, request, chosen)
     return replace(request, preset=chosen) if is_named else request
@@ -177,12 +177,19 @@ def _text_of(engine: Engine, raw: dict[str, Any]) -> ScoreRequest:
     )  # fmt: skip
 
 
-def _amount(kind: str, raw: Any) -> float:
-    target = TARGETS[kind]
+def _amount(info: ModelInfo, target: Target, raw: Any, unit: Unit) -> dict[str, Any]:
+    """The field of a request that says how far to cut."""
     if target.is_whole:
-        return inputs.whole(raw, target.label, low=int(target.low), high=int(target.high))
+        most = _most(info, unit)
+        return {target.field: inputs.whole(raw, target.label, low=int(target.low), high=most)}
     found = inputs.real(raw, target.label, low=target.low, high=target.high)
-    return round(found * target.scale, 6)
+    return {target.field: round(found * target.scale, 6)}
+
+
+def _most(info: ModelInfo, unit: Unit) -> int:
+    """How many units of this model can go: one block always stays."""
+    units = info.candidates(unit)
+    return max(1, len(units) - (len(parts_of(units)) == len(info.blocks)))
 
 
 def _method(
