@@ -23,6 +23,8 @@ from blockviz.memory import give_back
 from blockviz.types import Done, Events, Progress
 
 Weight = Literal["heavy", "light"]
+# Called with the state a job ended in and the seconds that it ran, None if it never did; quick.
+OnEnd = Callable[[str, float | None], None]
 KEEP_SECONDS = 30 * 60
 MAX_WAITING = 64
 # An expired job costs only its id here; enough to answer "expired" for longer than people wait.
@@ -43,6 +45,7 @@ class _Job:
     started_at: float | None = None
     ended_at: float | None = None
     left_at: float | None = None
+    on_end: OnEnd | None = None
     last: Progress = field(default_factory=lambda: Progress("", 0, 0))
     pace: Pace | None = None
     partial: object = None
@@ -85,9 +88,15 @@ class Jobs:
         self._expired: OrderedDict[str, str] = OrderedDict()
 
     def submit(
-        self, kind: str, start: Callable[[], Events], *, owner: str, address: str = "",
+        self,
+        kind: str,
+        start: Callable[[], Events],
+        *,
+        owner: str,
+        address: str = "",
         weight: Weight = "heavy",
-    ) -> str:  # fmt: skip
+        on_end: OnEnd | None = None,
+    ) -> str:
         """The id of a new job that will drain `start()`; OverLimit when there is no room for it.
 
         owner "": the job is everybody's, and goes on with nobody looking.
@@ -98,6 +107,7 @@ class Jobs:
             job = _Job(
                 secrets.token_urlsafe(16), kind, owner, address, weight, start, self._clock()
             )
+            job.on_end = on_end
             self._jobs[job.id] = job
             if weight == "light":
                 self._launch(job)
@@ -276,7 +286,10 @@ class Jobs:
 
     def _end(self, job: _Job, state: str, error: str = "") -> None:
         job.state, job.error, job.ended_at = state, error, self._clock()
+        on_end, job.on_end = job.on_end, None
         job.start = job.pace = None
+        if on_end is not None:
+            on_end(state, None if job.started_at is None else job.ended_at - job.started_at)
         job.over.set()
 
     def _sweep(self) -> None:

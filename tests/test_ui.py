@@ -577,7 +577,7 @@ def test_a_shared_page_says_what_it_takes_before_anybody_asks():
     assert allowed(Limits()) == ""
     said = allowed(Limits.of("hosted", {"BLOCKVIZ_MAX_SAMPLES": "9"}))
     assert said.startswith(" On this shared page at most 9 windows, 512 tokens in each, ")
-    assert said.endswith("10 minutes a job, 30 jobs an hour.")
+    assert "10 minutes a job, 30 jobs an hour. Results are dropped 30 minutes after" in said
 
 
 def test_one_load_of_the_demo_serves_all_pages():
@@ -684,6 +684,26 @@ def test_blocks_switched_while_the_server_was_away_are_taken_when_the_page_is_ba
         refused = came_back(jobs, f"{forged}", page="b" * 32, unanswered=forged)
         assert is_three_sentences(refused["error"]["text"])
         assert refused["visitor"].removed == engine.example_removed
+
+
+def test_results_that_are_dropped_are_said_to_be_when_the_page_is_looked_at(engine, visitor):
+    jobs = JobHandlers(engine, Turns())
+    has = replace(visitor, table_key="gone", tables=("gone",), searches=("example", "old", "older"))
+    answer = jobs.look(Call("s"), has, None, "rank")
+    assert "2 searches, 1 table of scores were dropped" in answer["error"]["text"]
+    assert is_three_sentences(answer["error"]["text"])
+    kept = answer["visitor"]
+    assert (kept.table_key, kept.tables, kept.searches) == ("example", (), ("example",))
+    assert kept.removed == ("18.attn",)
+    assert jobs.look(Call("s"), kept, None, "rank") == {}
+    ranking = map_views.ranking(has, None, "ppl", {})
+    assert "not kept any more. Choose metrics above and press Score" in ranking["empty"]
+    first = jobs.drawing.first_visitor()
+    jobs._visitors.came_back("before", "a" * 32)
+    jobs._visitors.settled("before", first, lambda now: {"visitor": has})
+    opened = came_back(jobs, "after")
+    assert "2 searches" in opened["error"]["text"]
+    assert opened["visitor"].searches == ("example",)
 
 
 def test_back_is_undo_where_that_is_the_same_step(engine, visitor):

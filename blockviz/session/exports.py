@@ -1,7 +1,8 @@
-"""Exports that wait to be fetched: each in a folder of a random name, for half an hour."""
+"""Exports that wait to be fetched, each in a folder of a random name."""
 
 from __future__ import annotations
 
+import math
 import re
 import secrets
 import shutil
@@ -35,9 +36,16 @@ class Exports:
     """Whoever knows the name of a file may fetch it, so names are drawn at random. One for each
     owner: a new one takes the place of the last."""
 
-    def __init__(self, root: Path, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        root: Path,
+        clock: Callable[[], float] = time.monotonic,
+        keep_seconds: float = KEEP_SECONDS,
+    ) -> None:
+        """keep_seconds: infinite where what this app has written stays until it is closed."""
         self.root = root
-        self._files = OldFiles(root, KEEP_SECONDS, clock)
+        self._keeps_own = keep_seconds == math.inf
+        self._files = OldFiles(root, min(keep_seconds, KEEP_SECONDS), clock)
         self._of: dict[str, Path] = {}
         self._unfinished: set[Path] = set()
         self._lock = threading.Lock()
@@ -74,7 +82,9 @@ class Exports:
             self._sweep()
 
     def _sweep(self) -> None:
-        self._files.sweep(self._unfinished)
+        # What an app that was closed has left behind is nobody's, however long this one keeps.
+        own = set(self._of.values()) if self._keeps_own else set()
+        self._files.sweep(self._unfinished | own)
         self._of = {owner: folder for owner, folder in self._of.items() if folder.exists()}
         if self._watch is not None:
             self._watch.cancel()

@@ -26,6 +26,7 @@ class ScoreRequest:
     limit: int | None = None
 
 
+KEEP_SECONDS = 30 * 60
 # More than a browser remembers jobs.
 MOST_TOLD = 24
 
@@ -233,6 +234,8 @@ class Limits:
     upload_bytes: int | None = None
     evaluations: int | None = None
     heavy_per_hour: int | None = None
+    heavy_per_address: int | None = None
+    keep_seconds: int | None = None
     job_seconds: int | None = None
     bundled_only: bool = False
     spare_disk_bytes: int = 0
@@ -257,6 +260,8 @@ class Limits:
             upload_bytes=number("max_upload_bytes", 1 << 20),
             evaluations=number("max_evaluations", 200),
             heavy_per_hour=number("heavy_per_hour", 30),
+            heavy_per_address=number("heavy_per_address", 600),
+            keep_seconds=KEEP_SECONDS,
             job_seconds=number("max_job_seconds", 600),
             bundled_only=True,
             spare_disk_bytes=number("spare_disk_gib", 5) << 30,

@@ -258,6 +258,11 @@ def _job_events(app: Page, screen: Screen, jobs: JobHandlers) -> gr.events.Depen
         screen["cancel"].click, jobs.cancel, inputs=("visitor", "jobs"),
         outputs=("score", "work", "job"),
     )  # fmt: skip
+    opened = ("curves", "insights", "search", "repair", "compare", "export")
+    screen.listen(
+        tuple(screen[tab].select for tab in opened), jobs.look, inputs=("visitor", *LOOK),
+        outputs=EVERYTHING,
+    )  # fmt: skip
     app.unload(_leaving(screen, jobs))
     # In this order: what is opened is drawn by the fields as they were.
     wire_fields(app, screen)

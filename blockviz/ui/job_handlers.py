@@ -15,7 +15,7 @@ from blockviz.session.search_views import PairsRequest
 from blockviz.types import TEXT_ENDINGS, UNITS, ModelInfo
 from blockviz.ui import inputs, views
 from blockviz.ui.drawing import Drawing
-from blockviz.ui.found import found, is_of, step_of, with_found
+from blockviz.ui.found import found, is_of, step_of, with_found, without_dropped
 from blockviz.ui.screen import Call, Update, error_view, failure
 from blockviz.ui.turns import Turns
 from blockviz.ui.visitors import Visitors
@@ -65,11 +65,13 @@ class JobHandlers:
         `painted` is what the page shows already. Where that is right nothing is drawn again, so
         that a block switched before this answer arrives stays switched.
         """
-        visitor, metric, problem = self._came_back(call, kept), "", {}
+        visitor, dropped = without_dropped(self.engine, self._came_back(call, kept))
+        metric, problem = "", {}
         try:
             visitor, linked = self.drawing.linked_visitor(call.query, visitor)
             metric = linked.metric
-            problem = {"error": error_view(linked.refused)} if linked.refused else {}
+            said = linked.refused or dropped
+            problem = {"error": error_view(said)} if said else {}
             last = inputs.unanswered(kept)
             if last is not None:
                 visitor = visitor.with_removed(inputs.removed_blocks(last, self.engine.info))
@@ -210,6 +212,13 @@ class JobHandlers:
         if running:
             update["timer"] = gr.update(active=True, value=pace(running[0].elapsed))
         return update
+
+    def look(self, call: Call, visitor: Visitor, metric: Any, shade: Any) -> Update:
+        """A tab was opened: whether all that this visitor has made is still kept."""
+        kept, said = without_dropped(self.engine, visitor)
+        if not said or visitor.model_key != self.engine.model_key:
+            return {}
+        return {**self.drawing.everything(kept, metric, shade), "error": error_view(said)}
 
     def add_scores(self, call: Call, visitor: Visitor, file: Any, *look: Any) -> Update:
         """A scores file was uploaded: its metrics become extra rows of the table."""

@@ -113,7 +113,9 @@ def could_be(intervals: Mapping[BlockId, tuple[int, int]] | None, block: BlockId
 def ranking(visitor: Visitor, table: ScoreTable | None, metric: str, intervals: Intervals) -> View:
     """All scored units of one metric, most removable first."""
     chosen = table.metrics.get(metric) if table else None
-    empty = "No scores of this model yet. Choose metrics above and press Score."
+    is_dropped = table is None and visitor.table_key not in ("", "example")
+    found = "Your scores are not kept any more" if is_dropped else "No scores of this model yet"
+    empty = f"{found}. Choose metrics above and press Score."
     if chosen is None:
         return {"lead": "", "rows": [], "empty": empty}
     plan, ranks = visitor.plan(), chosen.ranks()
