@@ -33,7 +33,8 @@ from blockviz.ui.live_handlers import LiveHandlers, shown
 from blockviz.ui.load_drawer import allowed
 from blockviz.ui.map_handlers import MapHandlers
 from blockviz.ui.page import Page
-from blockviz.ui.screen import Call, Screen, failure, guarded, to_outputs
+from blockviz.ui.refusals import Refusals
+from blockviz.ui.screen import Call, Screen, error_view, failure, guarded, to_outputs
 from blockviz.ui.turns import Turns
 from blockviz.ui.visitors import Visitors
 
@@ -851,6 +852,21 @@ def test_a_bug_shows_a_reference_and_logs_the_trace(caplog):
 def test_the_same_error_twice_is_shown_twice():
     error = BadPlan("A.", "B.", "C.")
     assert failure(error)["error"]["id"] != failure(error)["error"]["id"]
+
+
+def test_a_refusal_goes_when_what_was_refused_is_done_after_all(engine):
+    refusals, refused = Refusals(), failure(BadInput("A.", "B.", "C."))
+    assert refusals.answered("s", "check", refused) == refused
+    for session, action in (("s", "toggle"), ("t", "check")):
+        assert refusals.answered(session, action, {"load": 1}) == {"load": 1}
+    assert refusals.answered("s", "check", {"load": 1}) == {"load": 1, "error": views.NO_ERROR}
+    assert refusals.answered("s", "check", {"load": 1}) == {"load": 1}
+    # What a job has said at its end was refused to nobody, and stays.
+    said = {"error": error_view("The job failed.")}
+    refusals.answered("s", "check", refused)
+    assert refusals.answered("s", "poll", said) == said
+    for action in ("poll", "check"):
+        assert refusals.answered("s", action, {"job": 1}) == {"job": 1}
 
 
 def test_an_answer_for_a_component_that_is_no_output_is_a_bug():

@@ -48,7 +48,7 @@ def failure(error: BaseException) -> Update:
     """The screen after a handler raised: known errors in their own words, bugs by a short id."""
     known = isinstance(error, BlockvizError)
     text = str(error) if known else report(error, "a handler failed")
-    return {"error": error_view(text)}
+    return {"error": {**error_view(text), "is_refusal": True}}
 
 
 def guarded(handler: Handler, call: Call, values: Sequence[Any]) -> Iterator[Update]:
@@ -158,6 +158,8 @@ def _signed(run: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
 def _plain(
     handler: Handler, names: Sequence[str], inputs: Sequence[str], visitors: Visitors
 ) -> Callable[..., list[Any]]:
+    action = handler.__qualname__
+
     def run(event: gr.EventData, request: gr.Request, *values: Any, token: str = "") -> list[Any]:
         call = replace(_call_of(event, request), token=token)
         given = dict(zip(inputs, values, strict=True))
@@ -170,9 +172,11 @@ def _plain(
             return merged
 
         if "visitor" in given and "visitor" in names:
-            return to_outputs(names, visitors.settled(call.session, given["visitor"], answer))
-        known = visitors.newest(call.session, given["visitor"]) if "visitor" in given else None
-        return to_outputs(names, answer(known))
+            update = visitors.settled(call.session, given["visitor"], answer)
+        else:
+            has = "visitor" in given
+            update = answer(visitors.newest(call.session, given["visitor"]) if has else None)
+        return to_outputs(names, visitors.refusals.answered(call.session, action, update))
 
     return run
 
@@ -180,11 +184,13 @@ def _plain(
 def _streamed(
     handler: Handler, names: Sequence[str], inputs: Sequence[str], visitors: Visitors
 ) -> Callable[..., Iterator[list[Any]]]:
+    action = handler.__qualname__
+
     def run(event: gr.EventData, request: gr.Request, *values: Any) -> Iterator[list[Any]]:
         call, given = _call_of(event, request), dict(zip(inputs, values, strict=True))
         if "visitor" in given:
             given["visitor"] = visitors.newest(call.session, given["visitor"])
         for update in guarded(handler, call, tuple(given.values())):
-            yield to_outputs(names, update)
+            yield to_outputs(names, visitors.refusals.answered(call.session, action, update))
 
     return run

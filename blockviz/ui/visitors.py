@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from blockviz.session import Visitor
+from blockviz.ui.refusals import Refusals
 
 Update = dict[str, Any]
 MOST_TRIES = 8
@@ -31,6 +32,7 @@ class Visitors:
         # Session -> the name of its browser tab; that name -> its visitor, also when it has left.
         self._tabs: dict[str, str] = {}
         self._left: dict[str, Visitor] = {}
+        self.refusals = Refusals()
 
     def newest(self, session: str, given: Visitor) -> Visitor:
         """What is known of a page; `given`, its own state, where nothing is known yet."""
@@ -65,6 +67,7 @@ class Visitors:
         with self._lock:
             self._newest.pop(session, None)
             self._tabs.pop(session, None)
+        self.refusals.forget(session)
 
 
 def _keep(known: dict[str, Any], key: str, value: Any) -> None:
