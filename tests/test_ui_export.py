@@ -284,6 +284,20 @@ def test_exports_are_deleted_by_a_clock_that_never_jumps_and_without_a_next_one(
     assert exports._watch is None
 
 
+def test_what_a_local_app_has_written_stays_until_it_is_closed(tmp_path):
+    now = [0.0]
+    left = tmp_path / "root" / "left by an earlier app"
+    left.mkdir(parents=True)
+    exports = Exports(tmp_path / "root", clock=lambda: now[0], keep_seconds=math.inf)
+    exports.sweep()
+    mine = exports.begin("a")
+    exports.finish(mine)
+    now[0] += 1e6
+    exports.sweep()
+    assert mine.is_dir() and not left.exists()
+    exports.drop(mine)
+
+
 def test_an_archive_holds_the_files_as_they_are(engine, visitor, tmp_path):
     import zipfile
 
