@@ -15,6 +15,7 @@ from blockviz.session.recipe_file import recipe_from_json, recipe_to_json
 from blockviz.session.repair_views import RepairRequest
 from blockviz.types import PruningPlan
 from blockviz.ui.compare_form import choices
+from blockviz.ui.found import search_of
 from blockviz.ui.recipe_handlers import FOLLOWED, OPENED, RecipeHandlers, saved
 from blockviz.ui.screen import Call, to_outputs
 from blockviz.ui.turns import Turns
@@ -58,6 +59,26 @@ def opened(recipes, visitor, tmp_path, text: str) -> dict:
     update = recipes.open(Call("s"), visitor, str(path))
     to_outputs(OPENED, update)
     return update
+
+
+def test_a_recipe_says_which_search_found_its_plan(engine, visitor, tmp_path):
+    run = engine.search_run("example")
+    step = run.steps[1]
+    found = replace(visitor, removed=tuple(str(p) for b in step.removed for p in b.parts))
+    said, data = search_of(engine, found), run.provenance.data
+    assert (said["strategy"], said["objective"], said["n_decisions"]) == (
+        run.strategy, run.objective, 2,
+    )  # fmt: skip
+    assert (said["n_samples"], said["seq_len"], said["seed"]) == (
+        data.n_samples, data.seq_len, data.seed,
+    )  # fmt: skip
+    asked = replace(request(tmp_path), search=said)
+    recipe = json.loads(saved(engine.info, asked)["text"])
+    assert recipe["search"] == said
+    assert recipe_from_json(recipe, "mine").plan.removed == asked.plan.removed
+    # A set put together by hand, or found by a search of another visitor, has none.
+    assert search_of(engine, visitor) == search_of(engine, replace(found, searches=())) == {}
+    assert json.loads(saved(engine.info, request(tmp_path))["text"])["search"] is None
 
 
 def test_what_is_saved_is_shown_and_then_followed(engine, recipes, visitor, tmp_path):

@@ -11,7 +11,7 @@ from blockviz.data import public_name
 from blockviz.errors import BadInput, BlockvizError
 from blockviz.session.export_views import ExportRequest
 from blockviz.session.views import ScoreRequest
-from blockviz.types import EXPORT_MODES, ExportMode, ModelInfo, PruningPlan, ScoreTable
+from blockviz.types import EXPORT_MODES, ExportMode, ModelInfo, PruningPlan, ScoreTable, SearchRun
 
 SCHEMA = "blockviz/recipe/1"
 MAX_CHARS = 1000
@@ -78,6 +78,20 @@ def scoring_to_json(request: ScoreRequest, table: ScoreTable) -> dict[str, Any]:
     }
 
 
+def search_to_json(run: SearchRun, n_decisions: int) -> dict[str, Any]:
+    """The part of a recipe that says which search found its plan, and after how many decisions."""
+    data = run.provenance.data
+    text = {} if data is None else {
+        "text": public_name(data.dataset),
+        "n_samples": data.n_samples,
+        "seq_len": data.seq_len,
+        "seed": data.seed,
+        "token_hash": data.token_hash,
+    }  # fmt: skip
+    asked = {"strategy": run.strategy, "objective": run.objective, "unit": run.unit}
+    return {**asked, "n_decisions": n_decisions, **text}
+
+
 def recipe_to_json(info: ModelInfo, request: ExportRequest, correction: str) -> dict[str, Any]:
     """What is known of an export before anything is written. correction: its label."""
     fit, measured = request.repair, request.evaluation
@@ -87,6 +101,7 @@ def recipe_to_json(info: ModelInfo, request: ExportRequest, correction: str) -> 
         "schema": SCHEMA,
         "license": info.license,
         "scoring": dict(request.scoring) or None,
+        "search": dict(request.search) or None,
         "plan": named.to_json(),
         "correction": correction,
         "is_from_state": request.state is not None,

@@ -12,6 +12,7 @@ from blockviz.session.repair_views import RepairRequest
 from blockviz.types import EXPORT_MODES
 from blockviz.ui import inputs
 from blockviz.ui.compare_form import NONE, choices
+from blockviz.ui.found import search_of
 from blockviz.ui.job_handlers import MAX_SAMPLES
 from blockviz.ui.text_fields import text_of, title_of, windows_of
 from blockviz.ui.words import grouped, percent
@@ -87,6 +88,7 @@ def as_it_stands(engine: Engine, visitor: Visitor, *form: Any) -> ExportRequest:
         as_llama=raw["export_llama"] is True and mode != "custom",
         evaluation=evaluation,
         scoring=engine.scoring(visitor.table_key),
+        search=search_of(engine, visitor),
     )
 
 

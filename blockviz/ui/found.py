@@ -6,6 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from blockviz.session import JobView, Visitor
+from blockviz.session.recipe_file import search_to_json
+from blockviz.types import parts_of
 
 if TYPE_CHECKING:
     from blockviz.session import Engine
@@ -58,6 +60,18 @@ def with_found(engine: Engine, visitor: Visitor, job: JobView | None) -> Visitor
     if kind == "export" and visitor.export_key != key and engine.exported(key):
         return replace(visitor, export_key=key)
     return visitor
+
+
+def search_of(engine: Engine, visitor: Visitor) -> dict[str, Any]:
+    """Which search of this visitor found the plan, the newest first, for a recipe; else empty."""
+    wanted = parts_of(visitor.plan().removed)
+    for key in reversed(visitor.searches):
+        run = engine.search_run(key)
+        steps = run.steps if run is not None and is_of(run, engine.info) else ()
+        for n, step in enumerate(steps, 1):
+            if wanted and parts_of(step.removed) == wanted:
+                return search_to_json(run, n)
+    return {}
 
 
 def without_dropped(engine: Engine, visitor: Visitor) -> tuple[Visitor, str]:
