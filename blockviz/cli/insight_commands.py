@@ -14,7 +14,7 @@ from blockviz.session.findings import compare, findings_of
 from blockviz.session.judging import judge_request
 from blockviz.session.kept import kept_on_disk
 from blockviz.session.opening import open_model
-from blockviz.types import Judgement, ScoreTable
+from blockviz.types import Judgement, Provenance, ScoreTable
 
 NONE = "-"
 # Scores hold a number for every window of every block and metric.
@@ -65,10 +65,11 @@ def show_verdicts(data: dict[str, object]) -> None:
         for v in data["verdicts"]
     ]
     table(["metric", "tau-b", "90 % interval", "mean rise, nats", "blocks"], rows)
-    facts = data["provenance"]
+    facts = Provenance.from_json(data["provenance"])
+    text = f"{facts.data.describe()}, " if facts.data else ""
     say(
         f"tau-b: order of single cuts foretold; rise: along the first cuts by the metric; "
-        f"{facts['dataset']}, {facts['n_samples']} × {facts['seq_len']} tokens, {facts['dtype']}"
+        f"{text}{facts.dtype}"
     )
 
 
