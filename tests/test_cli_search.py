@@ -21,6 +21,7 @@ from test_cli import folder, own_cache, refusal, task_rows, text
 from blockviz.cli import main, search_commands
 from blockviz.cli.option_groups import n_bytes
 from blockviz.errors import BadInput
+from blockviz.json_files import unsealed
 from blockviz.search import PRESETS, STRATEGIES
 from blockviz.session.processes import ALONE, Shares, open_shares, shared
 from blockviz.session.recipes import departures, filled_request
@@ -154,7 +155,7 @@ def test_a_killed_search_is_taken_up_again(
     assert struck(signal.SIGKILL, 14, argv).returncode == -signal.SIGKILL
     assert not out.exists()
     (path,) = (own_cache / "results").glob("*.jsonl")
-    n_lines = path.read_bytes().count(b"]}\n")
+    n_lines = sum(map(bool, path.read_bytes().split(b"\n")))
     assert n_lines == 14
     done = struck(signal.SIGKILL, 10**6, argv)
     assert done.returncode == 0, done.stderr
@@ -409,7 +410,7 @@ def launched(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
 def values_in(cache: Path) -> dict[tuple[frozenset[str], str], float]:
     """Every value in the one ledger of a cache folder, each of which is written there once."""
     (path,) = (cache / "results").glob("*.jsonl")
-    entries = [json.loads(line) for line in path.read_text().split("\n") if line]
+    entries = [unsealed(line) for line in path.read_bytes().split(b"\n") if line]
     rows = [
         ((frozenset(entry["removed"]), window), value)
         for entry in entries

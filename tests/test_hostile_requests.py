@@ -610,8 +610,8 @@ def test_one_address_cannot_take_the_queue_from_others(app: App, monkeypatch: py
     line.request("GET", f"{API}/call/generate/{json.loads(mine[2])['event_id']}")
     assert line.getresponse().read().startswith(b"event: complete")
     line.close()
-    # Of endpoints 16 run at once; then it is the turn of another address.
-    assert begun.index("mine") == 16
+    # Of endpoints 16 run at once; then it is the turn of another address, ahead of 80 others.
+    assert 16 <= begun.index("mine") < 32
     queue, listeners = app.page._queue, app.page.listeners
     until = time.monotonic() + 30
     while queue.event_ids_to_events and time.monotonic() < until:

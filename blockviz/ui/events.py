@@ -92,22 +92,21 @@ def _insight_events(screen: Screen, insights: InsightHandlers, jobs: JobHandlers
     settings = ("judged_metric", "line_metric", "log_scale", "lens", "pair_order")
     asked = ("page", "visitor", *settings)
     pages = tuple(f"{part}_{page}" for part in ("page", "note") for page in PAGES)
+    redrawn = (*cards, "judged_metric", "line_metric")
     last = {"trigger_mode": "always_last"}
+    # One event, so that opening the tab, answered late, does not bring back the page before.
     turned = screen.listen(
-        screen["page"].input, insights.turn, inputs=("page",), outputs=pages, **last
-    )
-    screen.listen(turned.then, insights.draw, inputs=asked, outputs=cards, **last)
+        (screen["page"].input, screen["insights"].select), insights.turn, inputs=("page",),
+        outputs=pages, **last,
+    )  # fmt: skip
+    screen.listen(turned.then, insights.redraw, inputs=asked, outputs=redrawn, **last)
     drawn_by = ("judged_metric", "line_metric", "log_scale", "pair_order")
     settings_changed = (screen[name].input for name in drawn_by)
     screen.listen(
         (screen["job"].paired, *settings_changed), insights.draw, inputs=asked, outputs=cards,
         **last,
     )  # fmt: skip
-    redrawn = (*cards, "judged_metric", "line_metric")
     screen.listen(screen["job"].settled, insights.redraw, inputs=asked, outputs=redrawn, **last)
-    screen.listen(
-        screen["insights"].select, insights.reopen, inputs=asked, outputs=(*redrawn, *pages), **last
-    )
     for name, start in (("start_judge", jobs.judge), ("start_pairs", jobs.pairs)):
         screen.listen(screen[name].click, start, inputs=("visitor", "jobs"), outputs=STARTED)
     screen.listen(

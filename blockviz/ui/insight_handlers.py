@@ -50,7 +50,8 @@ class InsightHandlers:
         self.engine, self.cards = engine, InsightCards(engine)
 
     def turn(self, call: Call, page: Any) -> Update:
-        """Another page was chosen: it is shown, and says that its figures are on the way."""
+        """Another page was chosen, or the tab opened, as after a reload: the page that the field
+        names is shown, and says that its figures are on the way."""
         page = inputs.choice(page, "The page", PAGES)
         return {**_opened(page), f"note_{page}": {"text": DRAWING}}
 
@@ -71,10 +72,6 @@ class InsightHandlers:
             "line_metric": gr.update(choices=titles, value=now[1]),
             **self.draw(call, page, visitor, *now, *settings),
         }
-
-    def reopen(self, call: Call, page: Any, *asked: Any) -> Update:
-        """The tab was opened: on the page that its field names, also after a reload."""
-        return {**_opened(page), **self.redraw(call, page, *asked)}
 
     def read(self, call: Call, visitor: Visitor, text: Any, position: Any) -> Iterator[Update]:
         """The Read button of the lens."""

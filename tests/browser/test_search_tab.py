@@ -117,9 +117,9 @@ def test_settings_are_refused_or_filled_by_a_recipe_until_they_leave_it(serve, v
     page = visit(served)
     tab(page, "Search")
     asks_for(page, 61)
-    expect(page.locator("#search-time")).to_contain_text("Too many.")
+    expect(page.locator("#search-time")).to_contain_text("It must lie between 1 and 59")
     page.locator("#start-search").click()
-    expect(page.locator("#error")).to_contain_text("Too many.")
+    expect(page.locator("#error")).to_contain_text("It must lie between 1 and 59")
     assert served.engine._jobs == {}
     page.locator("#search-preset input").click()
     page.get_by_role("option", name="ShortGPT").click()
