@@ -9,7 +9,6 @@ from typing import Any
 import gradio as gr
 from gradio.context import LocalContext
 
-from blockviz.ui.fair_queue import QUEUE
 from blockviz.ui.launch import build_app, launch_settings
 
 
@@ -43,7 +42,7 @@ class Slot:
 def launch(engine: Any) -> tuple[Any, Served]:
     """A running app; whoever asked for it closes it."""
     app = build_app(engine)
-    app.queue(**QUEUE)
+    app.queue(max_size=64, default_concurrency_limit=1)
     url = serve(app, **launch_settings(engine))
     return app, Served(url, engine)
 

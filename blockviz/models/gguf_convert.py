@@ -5,32 +5,21 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-MISSING = "blockviz missing "
-
 
 def main(gguf: Path, folder: Path) -> None:
-    """Write the dequantised float32 model and its tokenizer into `folder`.
-
-    Nothing is written where tensors are missing: their names go to stdout, one a line.
-    """
+    """Write the dequantised float32 model and its tokenizer into `folder`."""
     _say()
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    where = {"gguf_file": gguf.name, "trust_remote_code": False}
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **where)
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     _say()
-    model, found = AutoModelForCausalLM.from_pretrained(
+    model = AutoModelForCausalLM.from_pretrained(
         gguf.parent,
-        **where,
-        output_loading_info=True,
+        gguf_file=gguf.name,
         quantization_config=GgufConfig(dequantize=True),
         dtype=torch.float32,
     )
-    missing = sorted(found["missing_keys"])
-    if missing:
-        sys.stdout.write("".join(f"\n{MISSING}{name}\n" for name in missing))
-        raise SystemExit(1)
     _say()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 import secrets
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from blockviz.errors import BlockvizError, report
-from blockviz.ui.callers import caller
+from blockviz.errors import BlockvizError
 from blockviz.ui.visitors import Update, Visitors
 
 if TYPE_CHECKING:
     from blockviz.session import Visitor
 
+logger = logging.getLogger(__name__)
 Handler = Callable[..., "Update | Iterator[Update]"]
 # For events that carry something: "always_last" runs one that had to wait again with what the first
 # carried, and the default drops it.
@@ -44,11 +45,15 @@ def error_view(text: str) -> dict[str, str]:
     return {"text": text, "id": secrets.token_hex(4)}
 
 
-def failure(error: BaseException) -> Update:
+def failure(error: Exception) -> Update:
     """The screen after a handler raised: known errors in their own words, bugs by a short id."""
-    known = isinstance(error, BlockvizError)
-    text = str(error) if known else report(error, "a handler failed")
-    return {"error": {**error_view(text), "is_refusal": True}}
+    if isinstance(error, BlockvizError):
+        text = str(error)
+    else:
+        ref = secrets.token_hex(2)
+        logger.error("ref %s", ref, exc_info=error)
+        text = f"Something went wrong (ref {ref}). Nothing was lost."
+    return {"error": error_view(text)}
 
 
 def guarded(handler: Handler, call: Call, values: Sequence[Any]) -> Iterator[Update]:
@@ -59,9 +64,8 @@ def guarded(handler: Handler, call: Call, values: Sequence[Any]) -> Iterator[Upd
             yield answer
         else:
             yield from answer
-    except GeneratorExit:
-        raise
-    except BaseException as error:  # noqa: BLE001 - a panic in Rust is no Exception
+    except Exception as error:
+        logger.debug("handler failed", exc_info=True)
         yield failure(error)
 
 
@@ -136,9 +140,10 @@ def _call_of(event: gr.EventData | None, request: gr.Request | None) -> Call:
     data = getattr(event, "_data", None)
     query = dict(request.query_params) if request else {}
     session = (request.session_hash if request else "") or ""
+    client = request.client if request else None
     return Call(
         session=session,
-        address=caller(request),
+        address=client.host if client else "",
         data=data if isinstance(data, Mapping) else {},
         query=query,
     )
@@ -158,8 +163,6 @@ def _signed(run: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
 def _plain(
     handler: Handler, names: Sequence[str], inputs: Sequence[str], visitors: Visitors
 ) -> Callable[..., list[Any]]:
-    action = handler.__qualname__
-
     def run(event: gr.EventData, request: gr.Request, *values: Any, token: str = "") -> list[Any]:
         call = replace(_call_of(event, request), token=token)
         given = dict(zip(inputs, values, strict=True))
@@ -172,11 +175,9 @@ def _plain(
             return merged
 
         if "visitor" in given and "visitor" in names:
-            update = visitors.settled(call.session, given["visitor"], answer)
-        else:
-            has = "visitor" in given
-            update = answer(visitors.newest(call.session, given["visitor"]) if has else None)
-        return to_outputs(names, visitors.refusals.answered(call.session, action, update))
+            return to_outputs(names, visitors.settled(call.session, given["visitor"], answer))
+        known = visitors.newest(call.session, given["visitor"]) if "visitor" in given else None
+        return to_outputs(names, answer(known))
 
     return run
 
@@ -184,13 +185,11 @@ def _plain(
 def _streamed(
     handler: Handler, names: Sequence[str], inputs: Sequence[str], visitors: Visitors
 ) -> Callable[..., Iterator[list[Any]]]:
-    action = handler.__qualname__
-
     def run(event: gr.EventData, request: gr.Request, *values: Any) -> Iterator[list[Any]]:
         call, given = _call_of(event, request), dict(zip(inputs, values, strict=True))
         if "visitor" in given:
             given["visitor"] = visitors.newest(call.session, given["visitor"])
         for update in guarded(handler, call, tuple(given.values())):
-            yield to_outputs(names, visitors.refusals.answered(call.session, action, update))
+            yield to_outputs(names, update)
 
     return run

@@ -10,7 +10,6 @@ import gradio as gr
 
 from blockviz.errors import BadInput, BlockvizError
 from blockviz.session import Visitor
-from blockviz.session.search_target import too_few
 from blockviz.types import UNITS, BlockId, Done
 from blockviz.ui import inputs, search_cards
 from blockviz.ui.drawing import Drawing
@@ -48,23 +47,16 @@ class SearchHandlers:
         strategy = inputs.choice(strategy, "The strategy", names)
         return narrowed(self.engine, strategy, inputs.choice(unit, "The unit", UNITS))
 
-    def reopen(self, call: Call, target: Any, strategy: Any, unit: Any) -> Update:
-        """The tab was opened: its fields may have come back from before a reload, and what they are
-        called and offer follows them."""
-        kind = TARGETS[inputs.choice(target, "The target", TARGETS)]
-        return {"search_amount": gr.update(label=kind.label), **self.narrow(call, strategy, unit)}
-
     def describe(self, call: Call, *form: Any) -> Update:
         """What is chosen, in words. Settings that left their recipe are not called by its name."""
         preset, strategy = form[0], form[3]
         cards = {card.name: card for card in self.engine.strategies()}
         presets = {card.name: card for card in self.engine.presets()}
         try:
-            request = request_of(self.engine, *form)
-            name, caution = request.preset, too_few(request)
+            name = request_of(self.engine, *form).preset
         except BlockvizError:
-            name = caution = ""
-        text = search_cards.about(cards.get(str(strategy)), presets.get(name), caution)
+            name = ""
+        text = search_cards.about(cards.get(str(strategy)), presets.get(name))
         left = {"search_preset": ""} if preset and not name else {}
         return {"search_about": text, **left}
 
@@ -81,8 +73,7 @@ class SearchHandlers:
         except BlockvizError as error:
             yield {"search_time": {"text": str(error)}}
             return
-        limit = self.engine.limits.job_seconds
-        yield {"search_time": {"text": search_cards.guessed(found, limit)}}
+        yield {"search_time": {"text": search_cards.guessed(found)}}
 
     def start(self, call: Call, visitor: Visitor, jobs: Any, *form: Any) -> Update:
         """The Start search button."""

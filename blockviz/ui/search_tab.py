@@ -24,7 +24,7 @@ from blockviz.ui.text_fields import number_field
 if TYPE_CHECKING:
     from blockviz.session import Engine
 
-FIRST_TARGET = "count"
+FIRST_TARGET = "blocks"
 
 
 def build_search(screen: Screen, engine: Engine) -> None:
