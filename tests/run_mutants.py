@@ -4,8 +4,8 @@
     python tests/run_mutants.py contexts --name test -- -n 2 --tier test
     python tests/run_mutants.py kill --name test
 
-`again` meets each mutant with the test that killed it before (mutant_killers.json) and takes a
-quarter of an hour. `contexts` runs the tests that pytest selects with the words behind `--` and
+`again` meets each mutant with the test that killed it before (mutant_killers.json), from the first
+one on. `contexts` runs the tests that pytest selects with the words behind `--` and
 writes down which test executes which line. `kill` runs, for each mutant, the tests that execute its
 line in a copy of the tree that has it, quickest first, until one fails, and adds the killers to
 mutant_killers.json. What is measured stands in build/mutation. `--tree` names another checkout,
@@ -56,13 +56,15 @@ def main() -> None:
     end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     given, words = asked.parse_args(sys.argv[1:end]), sys.argv[end + 1 :]
     OUT.mkdir(parents=True, exist_ok=True)
+    tree = given.tree.resolve()
     if given.step == "contexts":
-        write_contexts(given.name, given.tree.resolve(), words)
+        write_contexts(given.name, tree, words)
+    elif given.step == "kill":
+        kill_all(given.name, Contexts.read(given.name), tree, given.jobs)
     else:
-        is_again = given.step == "again"
-        contexts = Killers.read() if is_again else Contexts.read(given.name)
-        name = "again" if is_again else given.name
-        kill_all(name, contexts, given.tree.resolve(), given.jobs)
+        # The package may have changed since: what was found last time says nothing.
+        (OUT / "again.json").unlink(missing_ok=True)
+        kill_all("again", Killers.read(), tree, given.jobs)
 
 
 def write_contexts(name: str, tree: Path, words: list[str]) -> None:

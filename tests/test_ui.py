@@ -435,6 +435,18 @@ def test_the_bundled_prompt_goes_the_way_that_it_went_for_the_example(engine, wa
     assert boxes == {"chat": way, "compare-chat": way}
 
 
+def test_triggers_that_call_the_same_are_one_event_and_no_event_marks_its_outputs():
+    """What a page costs: it looks through all events for each of its components, and at each step
+    of one for every component that the step is shown on."""
+    events = [d for d in build_app(FakeEngine()).config["dependencies"] if d["targets"]]
+    marked = [d["outputs"] if d["show_progress_on"] is None else d["show_progress_on"]
+              for d in events if d["api_visibility"] == "private"]  # fmt: skip
+    assert len(marked) > 100 and max(map(len, marked)) <= 1
+    # Three parts of the Map name a `pick` of their own.
+    (picked,) = [d for d in events if [name for _, name in d["targets"]] == ["pick"] * 3]
+    assert len({component for component, _ in picked["targets"]}) == 3
+
+
 def test_the_upload_takes_what_the_command_line_reads():
     """gradio itself refuses other endings."""
     blocks = build_app(FakeEngine()).blocks.values()
