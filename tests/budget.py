@@ -1,6 +1,6 @@
 """Runs a command and fails if it took more than twice its budget of processor time.
 
-    python tests/budget.py 1000 make test
+    python tests/budget.py 1200 make test
 
 The budget is counted in a fixed torch product, done on one thread in front of the command and
 behind it: a slow or a busy machine is slow at both. Waiting costs nothing.
