@@ -2,6 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+import re
+import secrets
+import traceback
+
+logger = logging.getLogger(__name__)
+# Of one line of the log: an exception may carry all that a visitor has sent.
+LINE_CHARS = 500
+# A terminal obeys them, or turns the direction of what follows: all but line ends and tabs.
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    """The text with every character that a terminal would obey written as its escape, `\\x1b`."""
+    return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
+
 
 class BlockvizError(Exception):
     """A refusal in three sentences: what was asked, what was found, what to do next."""
@@ -41,3 +57,17 @@ class OverLimit(BlockvizError):
 
 class ExportMismatch(BlockvizError):
     """A written model that is not the one on the screen."""
+
+
+def report(error: BaseException, subject: str) -> str:
+    """Logs a bug under a short id; the sentence about it for the person at the screen."""
+    ref = secrets.token_hex(2)
+    lines = "".join(traceback.format_exception(error)).splitlines()
+    told = "\n".join(map(shortened, lines))
+    logger.error("%s (ref %s)\n%s", subject, ref, told)
+    return f"Something went wrong (ref {ref}). Nothing was lost."
+
+
+def shortened(text: str, most: int = LINE_CHARS) -> str:
+    """The text, or its beginning and its length if it is longer than `most` characters."""
+    return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"

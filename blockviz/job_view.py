@@ -14,7 +14,7 @@ class JobView:
     `state`: queued, running, done, cancelled, failed, expired. `error` is text for people.
     `result` after done; `partial` is what a running, cancelled or failed job has so far.
     `queue_position` counts from 1 while queued, else 0. `eta` is of the current stage, None
-    while its rate is not known.
+    while its rate is not known. `is_stopping`: it was cancelled, and its last step is not over yet.
     """
 
     id: str
@@ -28,6 +28,7 @@ class JobView:
     eta: float | None = None
     queue_position: int = 0
     error: str = ""
+    is_stopping: bool = False
     partial: object = field(default=None, repr=False)
     result: object = field(default=None, repr=False)
 

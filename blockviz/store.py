@@ -16,6 +16,8 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from blockviz.json_files import sealed, unsealed
+
 IDLE_SECONDS = 30 * 60
 MAX_BYTES = 256 * 2**20
 
@@ -149,17 +151,17 @@ class JsonFolder:
         self._folder = folder
 
     def get(self, key: str, default: Any = None) -> Any:
-        """The value on disk; `default` if there is none or its file is damaged."""
+        """The value on disk; `default` if there is none, or it is not what was written."""
         path = self._path(key)
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
+            return unsealed(path.read_bytes())
+        except (OSError, ValueError):
             return default
 
     def put(self, key: str, value: Any) -> None:
         """Write the value; a reader sees the old file or the new one, never half of one."""
         path = self._path(key)
-        text = json.dumps(value, allow_nan=False)
+        text = sealed(value)
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
         try:

@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 from gradio.context import LocalContext
 
+from blockviz.ui.fair_queue import QUEUE
 from blockviz.ui.launch import build_app, launch_settings
 
 
@@ -42,7 +43,7 @@ class Slot:
 def launch(engine: Any) -> tuple[Any, Served]:
     """A running app; whoever asked for it closes it."""
     app = build_app(engine)
-    app.queue(max_size=64, default_concurrency_limit=1)
+    app.queue(**QUEUE)
     url = serve(app, **launch_settings(engine))
     return app, Served(url, engine)
 

@@ -281,7 +281,7 @@ def copied(folder: Path, to: Path, **changes: object) -> Path:
     ("changes", "says"),
     [
         ({"model_type": "bert", "architectures": ["BertForMaskedLM"]}, "decoder"),
-        ({"auto_map": {"AutoModelForCausalLM": "x.Y"}}, "code"),
+        ({"model_type": "own", "auto_map": {"AutoModelForCausalLM": "x.Y"}}, "code"),
         ({"quantization_config": {"quant_method": "gptq"}}, "gptq"),
     ],
 )
@@ -365,11 +365,15 @@ def test_damaged_weights_are_refused(
 ) -> None:
     bad = copied(folder, tmp_path / "bad")
     whole = (bad / "model.safetensors").read_bytes()
-    for damaged in (whole[: len(whole) // 2], b"garbage" * 50):
+    for damaged, says in (
+        (whole[: len(whole) // 2], "cut short"),
+        (b"garbage" * 50, "no safetensors file"),
+        (whole[:8] + b"x" + whole[9:], "damaged"),
+    ):
         (bad / "model.safetensors").write_bytes(damaged)
-        assert "damaged" in refusal(capsys, "info", "--model", str(bad))
+        assert says in refusal(capsys, "info", "--model", str(bad))
     (bad / "model.safetensors").write_bytes(whole)
-    assert "damaged" in refusal(
+    assert "(64, 32) in the file, (64, 48) by config.json" in refusal(
         capsys, "info", "--model", str(copied(bad, tmp_path / "wide", hidden_size=48))
     )
 

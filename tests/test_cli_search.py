@@ -21,6 +21,7 @@ from test_cli import folder, own_cache, refusal, task_rows, text
 from blockviz.cli import main, search_commands
 from blockviz.cli.option_groups import n_bytes
 from blockviz.errors import BadInput
+from blockviz.json_files import unsealed
 from blockviz.search import PRESETS, STRATEGIES
 from blockviz.session.processes import ALONE, Shares, open_shares, shared
 from blockviz.session.recipes import departures, filled_request
@@ -76,7 +77,9 @@ def test_the_plan_is_the_greedy_one_and_other_commands_read_it(
     assert PruningPlan.from_json(data).removed == gone
 
     shown = capsys.readouterr()
-    lines = [line for line in shown.err.splitlines() if "confidence 100 %" in line]
+    lines = [line for line in shown.err.splitlines() if "confidence" in line]
+    for line, step in zip(lines, data["trace"], strict=True):
+        assert f"confidence {100 * (1 - step['rival']):.4g} %" in line
     assert [line.split()[1] for line in lines] == [f"{b}:" for b in gone]
     assert "8 of 8 evaluations" in lines[0] and "6 of 6 evaluations" in lines[2]
     rows = shown.out.splitlines()
@@ -152,7 +155,7 @@ def test_a_killed_search_is_taken_up_again(
     assert struck(signal.SIGKILL, 14, argv).returncode == -signal.SIGKILL
     assert not out.exists()
     (path,) = (own_cache / "results").glob("*.jsonl")
-    n_lines = path.read_bytes().count(b"]}\n")
+    n_lines = sum(map(bool, path.read_bytes().split(b"\n")))
     assert n_lines == 14
     done = struck(signal.SIGKILL, 10**6, argv)
     assert done.returncode == 0, done.stderr
@@ -407,7 +410,7 @@ def launched(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
 def values_in(cache: Path) -> dict[tuple[frozenset[str], str], float]:
     """Every value in the one ledger of a cache folder, each of which is written there once."""
     (path,) = (cache / "results").glob("*.jsonl")
-    entries = [json.loads(line) for line in path.read_text().split("\n") if line]
+    entries = [unsealed(line) for line in path.read_bytes().split(b"\n") if line]
     rows = [
         ((frozenset(entry["removed"]), window), value)
         for entry in entries

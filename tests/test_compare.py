@@ -422,7 +422,7 @@ def test_none_twice_compares_the_plan_with_the_original(engine):
 
 def test_hosted_limits_hold_for_texts_prompt_and_new_tokens(engine, model):
     limits = Limits(n_samples=8, seq_len=64, max_prompt_chars=20, max_prompt_tokens=4,
-                    max_new_tokens=8, bundled_only=True, heavy_per_hour=1)  # fmt: skip
+                    max_new_tokens=8, bundled_only=True, heavy_per_address=1)  # fmt: skip
     hosted = Engine(example=engine.example, limits=limits)
     hosted._model, hosted._live = model, engine._live
     for change, message in (

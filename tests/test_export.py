@@ -22,9 +22,9 @@ from blockviz.corrections import Correction, Mean, Ridge, WriterRefit, fit, repa
 from blockviz.errors import BadInput, BadSource, ExportMismatch, OverLimit, UnsupportedModel
 from blockviz.export import assembled, no_repair, verify, write_weights
 from blockviz.models.model import BlockModel
-from blockviz.session import exporting
+from blockviz.session import export_folder, exporting
 from blockviz.session.export_facts import mode_cards
-from blockviz.session.export_folder import check_target
+from blockviz.session.export_folder import beside, check_target
 from blockviz.session.export_views import ExportRequest
 from blockviz.session.exporting import check_export, export_request
 from blockviz.session.opening import open_model
@@ -189,6 +189,8 @@ def test_what_is_written_passes_its_own_checks(mode, words: ScoreRequest, tmp_pa
     assert names == ["fold", "files", "sums", "load", "layers", "parameters", "logits",
                      "tokenizer", "perplexity", "cache"]  # fmt: skip
     assert found.is_passed and all(row.detail for row in found.rows)
+    n_layers = {"custom": 2, "stock-compact": 3}[mode]
+    assert found.layers == f"{n_layers}, with 2 attention and 3 MLP blocks"
     assert ExportReport.from_json(json.loads(json.dumps(found.to_json()))) == found
     assert all(row.passed for row in verify(tmp_path / "out"))
     assert len({path.stat().st_mode for path in (tmp_path / "out").iterdir()}) == 1
@@ -311,15 +313,41 @@ def test_a_cancelled_export_leaves_nothing_and_a_killed_one_is_cleared_away(
         assert not isinstance(event, Done)
         if event.stage == "checking the files":
             break
-    assert any(p.name.startswith(".out.blockviz-") for p in tmp_path.iterdir())
+    (hidden,) = (p.name for p in tmp_path.iterdir() if p.name.startswith(".blockviz-"))
     events.close()
     assert [p.name for p in tmp_path.iterdir()] == ["words.txt"]
     done = subprocess.Popen([sys.executable, "-c", "pass"])
     done.wait()
-    (tmp_path / f".out.blockviz-{done.pid}").mkdir()
+    (tmp_path / f"{hidden.rpartition('-')[0]}-{done.pid}").mkdir()
     check_here(monkeypatch)
     run(export_request(tiny.model("llama"), request))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "words.txt"]
+
+
+def test_the_second_export_to_one_folder_is_refused_before_its_work(
+    words: ScoreRequest, tmp_path: Path, monkeypatch
+):
+    request = ExportRequest(tiny.plan("1.attn"), tmp_path / "out", evaluation=words)
+    first = export_request(tiny.model("llama"), request)
+    next(first)
+    taken = "Another export is being written there now. Wait until it is done"
+    with pytest.raises(BadInput, match=taken):
+        check_target(request.folder)
+    with pytest.raises(BadInput, match=taken):
+        next(export_request(tiny.model("llama"), request))
+    first.close()
+    assert [p.name for p in tmp_path.iterdir()] == ["words.txt"]
+    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    claim = export_folder._head(request.folder)
+    (tmp_path / f"{claim}{other.pid}").mkdir()
+    with pytest.raises(BadInput, match=taken), beside(request.folder):
+        pass
+    other.communicate(b"\n")
+    (tmp_path / f"{claim}{os.getpid()}").mkdir()
+    check_target(request.folder)
+    with beside(request.folder) as partial:
+        assert not list(partial.iterdir())
+    assert [p.name for p in tmp_path.iterdir()] == ["words.txt"]
 
 
 def test_bad_requests_are_refused_before_any_work(words: ScoreRequest, tmp_path: Path, monkeypatch):

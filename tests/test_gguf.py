@@ -134,6 +134,7 @@ def test_the_header_says_what_the_file_is(tiny):
     assert header.entries["llama.block_count"] == LAYERS
     assert header.n_tensors == len(expected)
     assert header.n_bytes <= path.stat().st_size
+    assert header.n_weights == sum(values.size for values in expected.values())
     assert gguf_quantisation(path) == "Q4_1, dequantised"
 
 
@@ -200,14 +201,96 @@ def test_a_header_with_impossible_numbers(tiny, tmp_path):
         assert "damaged or cut short" in refusal(path, tmp_path).found
 
 
-def test_an_architecture_that_cannot_be_unpacked(tmp_path):
+def written(path: Path, architecture: str = "llama", tensors: int = 1, **entries) -> Path:
+    """A GGUF file of a few numbers with these entries in its header."""
     import gguf
 
-    path = tmp_path / "new.gguf"
-    writer = gguf.GGUFWriter(path, "brandnew")
-    writer.add_tensor("x", np.zeros(32, dtype=np.float32))
+    writer = gguf.GGUFWriter(path, architecture)
+    for key, value in entries.items():
+        add = writer.add_string if isinstance(value, str) else writer.add_uint16
+        add(key if "." in key else key.replace("_", "."), value)
+    for i in range(tensors):
+        writer.add_tensor(f"x{i}", np.zeros(32, dtype=np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+    return path
+
+
+@pytest.mark.parametrize(
+    "architecture, entries, found, todo",
+    [
+        ("llama", {"split_no": 0, "split_count": 3}, "part 1 of 3", "--merge"),
+        ("llama", {"llama.block_count": 60_000}, "asks for 60000 layers", "again"),
+        ("llama", {"tensors": 0}, "a vocabulary and no tensors", "the model itself"),
+        ("llama", {"general_type": "adapter"}, "the kind 'adapter'", "the model itself"),
+        ("clip", {}, "reads pictures or sound", "the language model"),
+        ("llama", {"general_type": "mmproj"}, "reads pictures or sound", "the language model"),
+    ],
+)
+def test_files_that_hold_no_whole_model(tmp_path, architecture, entries, found, todo):
+    error = refusal(written(tmp_path / "a.gguf", architecture, **entries), tmp_path)
+    assert found in error.found and todo in error.todo
+
+
+def test_a_file_without_some_of_its_tensors_is_refused_by_their_names(tiny, tmp_path):
+    """One tensor is renamed: the file has as many, and lacks one of the model's."""
+    content, name = tiny[0].read_bytes(), b"blk.1.ffn_up.weight"
+    assert content.count(name) == 1
+    path = tmp_path / "lacking.gguf"
+    path.write_bytes(content.replace(name, b"blk.1.ffn_xx.weight"))
+    error = refusal(path, tmp_path)
+    assert error.found.startswith("1 tensors of the model are missing, such as model.layers.1.mlp.")
+    assert "random numbers" in error.todo
+
+
+def test_a_converted_model_that_was_changed_is_converted_again(tiny, tmp_path):
+    folder = tmp_path / "converted" / "tiny"
+    run(convert(tiny[0], folder))
+    weights = folder / "model.safetensors"
+    content = weights.read_bytes()
+    for damage in (content[:-64] + bytes(64), content[:100]):
+        weights.write_bytes(damage)
+        run(convert(tiny[0], folder))
+        assert weights.read_bytes() == content
+    (folder / "tokenizer.json").unlink()
+    assert len(list(convert(tiny[0], folder))) > 1 and (folder / "tokenizer.json").is_file()
+
+
+def test_what_lies_beside_a_file_is_not_read(tiny, tmp_path):
+    beside = tmp_path / "beside"
+    beside.mkdir()
+    path = beside / "tiny.gguf"
+    path.write_bytes(tiny[0].read_bytes())
+    own = {"auto_map": {"AutoTokenizer": [None, "tok.Own"]}, "tokenizer_class": "Own"}
+    (beside / "tokenizer_config.json").write_text(json.dumps(own))
+    (beside / "config.json").write_text("{")
+    (beside / "tok.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()")
+    assert run(convert(path, tmp_path / "out")) == tmp_path / "out"
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_tensor_of_a_hundred_thousand_dimensions(tiny, tmp_path):
+    content, name = bytearray(tiny[0].read_bytes()), b"token_embd.weight"
+    place = content.index(name) + len(name)
+    content[place : place + 4] = (100_000).to_bytes(4, "little")
+    path = tmp_path / "deep.gguf"
+    path.write_bytes(content)
+    assert "damaged or cut short" in refusal(path, tmp_path).found
+
+
+def test_an_architecture_that_cannot_be_unpacked(tmp_path):
+    path = written(tmp_path / "new.gguf", "brandnew")
     assert "architecture brandnew cannot be unpacked" in refusal(path, tmp_path).found
+
+
+def test_escape_codes_of_a_file_do_not_reach_the_terminal(tmp_path, capsys, monkeypatch):
+    from blockviz.cli.main import main
+
+    monkeypatch.setenv("BLOCKVIZ_CACHE", str(tmp_path / "cache"))
+    path = written(tmp_path / "new.gguf", "brand\x1b]0;gone\x07\x9bnew")
+    assert main(["info", "--model", str(path)]) == 2
+    said = capsys.readouterr().err
+    assert r"brand\x1b]0;gone\x07\x9bnew cannot be unpacked" in said
+    assert said.replace("\n", "").isprintable()

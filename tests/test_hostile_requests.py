@@ -7,11 +7,14 @@ import base64
 import hashlib
 import http.client
 import json
+import os
 import re
+import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,10 +26,16 @@ import safehttpx
 from fake_engine import FakeEngine
 from serving import launch
 from starlette.responses import PlainTextResponse
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from blockviz.session import Visitor
+from blockviz.errors import BadInput, OverLimit
+from blockviz.session import JobView, Visitor
+from blockviz.session.networks import network_of
+from blockviz.ui.callers import choose_proxies
+from blockviz.ui.listeners import Listeners
 from blockviz.ui.own_hosts import OwnHosts
 from blockviz.ui.turns import Turns
+from blockviz.ui.uploads import UploadLimit, UploadShares
 from blockviz.ui.visitors import Visitors
 
 API = "/gradio_api"
@@ -42,12 +51,20 @@ class App:
     mode: str
     port: int
     page: Any
+    engine: FakeEngine
 
     def ask(
-        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        headers: dict[str, str] | None = None,
+        source: str = "127.0.0.1",
     ) -> tuple[int, dict[str, str], bytes]:
         """(status, headers by lower-case name, body). An iterable body is sent in chunks."""
-        line = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        line = http.client.HTTPConnection(
+            "127.0.0.1", self.port, timeout=30, source_address=(source, 0)
+        )
         try:
             line.request(method, path, body, headers or {})
             answer = line.getresponse()
@@ -78,9 +95,30 @@ def _is_stream(headers: dict[str, str]) -> bool:
 
 @pytest.fixture(scope="module", params=["hosted", "local"])
 def app(request: pytest.FixtureRequest) -> Iterator[App]:
-    page, served = launch(FakeEngine(step=0.0, is_ready=True, mode=request.param))
-    yield App(request.param, urlsplit(served.url).port, page)
+    engine = FakeEngine(step=0.0, is_ready=True, mode=request.param)
+    page, served = launch(engine)
+    yield App(request.param, urlsplit(served.url).port, page, engine)
     page.close()
+
+
+@pytest.fixture
+def printed(
+    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> Callable[[], str]:
+    """All that the server has printed and logged since it was asked for last."""
+
+    def read() -> str:
+        said = caplog.text + "".join(capfd.readouterr())
+        caplog.clear()
+        return said
+
+    return read
+
+
+def finished(answer: Coroutine[Any, Any, None]) -> None:
+    """In a thread of its own: that of the tests has a loop already where a browser was driven."""
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, answer).result()
 
 
 # -- pages of strangers --
@@ -383,6 +421,12 @@ def uploads(app: App) -> set[Path]:
     return set(Path(app.page.app.uploaded_file_dir).rglob("*"))
 
 
+def forget_uploads(app: App) -> None:
+    """As after an hour."""
+    limit = next(part for part in app.page.app.user_middleware if part.cls is UploadLimit)
+    limit.kwargs["shares"]._uploads.clear()
+
+
 def uploaded(app: App, name: str, content: bytes) -> str:
     """The address of a file that a visitor has sent."""
     status, _, body = app.ask("POST", f"{API}/upload", *multipart(("files", name, content)))
@@ -400,15 +444,297 @@ def multipart(*parts: tuple[str, str | None, bytes]) -> tuple[bytes, dict[str, s
     return body + b"--mark--\r\n", {"Content-Type": "multipart/form-data; boundary=mark"}
 
 
+def test_uploads_of_one_visitor_have_a_share_and_are_refused_in_words(
+    app: App, monkeypatch: pytest.MonkeyPatch
+):
+    """A thousand at a time filled the disk, and nobody could upload any more."""
+    whole = multipart(("files", "a.txt", b"x" * MIB))
+    answers = [app.ask("POST", f"{API}/upload", *whole) for _ in range(34)]
+    said = [body.decode() for status, _, body in answers if status == 507]
+    if app.mode == "hosted":
+        assert len(said) > 1 and "uploaded from your address in the last hour" in said[0]
+        assert said[0].endswith("Uploads are deleted after an hour: try again then.")
+    else:
+        assert not said
+    forget_uploads(app)
+    usage = shutil.disk_usage(".")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1 << 29))
+    status, _, said = app.ask("POST", f"{API}/upload", *multipart(("files", "a", b"x")))
+    assert (status, b"512\xe2\x80\xafMiB of that are kept free" in said) == (507, True)
+
+
+def test_a_form_without_a_file_is_refused_in_words(app: App):
+    for part in (("files", None, b"x"), ("other", None, b"x")):
+        status, _, said = app.ask("POST", f"{API}/upload", *multipart(part))
+        assert status < 500, said
+
+
+def test_uploads_have_shares_that_come_back_with_the_hour(tmp_path: Path):
+    now, whole = [0.0], MIB + (16 << 10)
+    shares = UploadShares(tmp_path, MIB, has_shares=True, clock=lambda: now[0])
+    for _ in range(32):
+        shares.begin("ann", whole)
+    with pytest.raises(OverLimit, match="from your address"):
+        shares.begin("ann", whole)
+    for n in range(224):
+        shares.begin(f"visitor {n}", whole)
+    with pytest.raises(OverLimit, match="to this server"):
+        shares.begin("last", whole)
+    now[0] += 3600
+    shares.begin("ann", whole)
+
+
+def test_what_was_uploaded_is_deleted_by_a_clock_that_never_jumps(tmp_path: Path):
+    now, own = [0.0], tmp_path / "own"
+    own.mkdir()
+    shares = UploadShares(tmp_path, MIB, has_shares=True, clock=lambda: now[0])
+    (tmp_path / "hash").mkdir()
+    (tmp_path / "hash" / "a.txt").write_text("x")
+    (tmp_path / "tmpstray").write_text("x")
+    os.utime(tmp_path / "hash", (0, 0))
+    shares.begin("ann", 1)
+    now[0] += 3599
+    shares.begin("ann", 1)
+    assert (tmp_path / "hash" / "a.txt").exists()
+    now[0] += 1
+    shares.begin("ann", 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["own"]
+
+
 def test_pages_that_are_made_up_take_the_place_of_others():
     visitors, turns = Visitors(), Turns()
     for n in range(3000):
+        visitors.came_back(str(n), f"tab {n}")
         visitors.settled(str(n), Visitor(), lambda visitor: {"visitor": visitor})
         turns.has_measured(str(n), turns.begin(str(n)))
         turns.cancel(str(n))
     held = [*vars(visitors).values(), *vars(turns).values()]
-    assert [len(known) for known in held if isinstance(known, dict)] == [1000] * 4
+    assert [len(known) for known in held if isinstance(known, dict)] == [1000] * 6
     assert turns.newest("2999") == 2 and turns.newest("0") == 0
+
+
+# -- who is counted --
+
+
+def test_nobody_is_believed_about_where_a_request_comes_from(
+    app: App, monkeypatch: pytest.MonkeyPatch
+):
+    seen: list[str] = []
+
+    def refuse(_: Any, *, owner: str, address: str) -> str:
+        seen.append(address)
+        raise BadInput("This was asked.", "It is refused.", "Ask nothing.")
+
+    monkeypatch.setattr(app.engine, "start_score", refuse)
+    forged = "203.0.113.7"
+    for name in ("X-Forwarded-For", "X-Real-IP", "Forwarded", "CF-Connecting-IP"):
+        body = {"data": ["ppl", "demo", 1, 8, 0, "block"]}
+        _, _, said = app.post(f"{API}/call/score", body, **{name: forged})
+        line = http.client.HTTPConnection("127.0.0.1", app.port, timeout=30)
+        line.request("GET", f"{API}/call/score/{json.loads(said)['event_id']}")
+        assert b"It is refused." in line.getresponse().read()
+        line.close()
+    assert seen == ["127.0.0.1"] * 4
+
+
+@pytest.mark.parametrize(
+    ("where", "told", "who"),
+    [
+        ({}, "203.0.113.7", "10.16.3.80"),
+        ({"SPACE_ID": "me/it"}, "203.0.113.7", "203.0.113.7"),
+        ({"SPACE_ID": "me/it"}, "198.51.100.1, 203.0.113.7, 10.1.1.1", "203.0.113.7"),
+        ({"FORWARDED_ALLOW_IPS": "192.0.2.1"}, "203.0.113.7", "10.16.3.80"),
+    ],
+)
+def test_on_a_space_the_last_of_its_proxies_says_who_called(
+    where: dict[str, str], told: str, who: str
+):
+    """From a peer on a private network, as the proxies of the hub are."""
+    asked: list[Any] = []
+
+    async def page(scope: Any, receive: Any, send: Any) -> None:
+        asked.append(scope["client"][0])
+
+    environ = dict(where)
+    choose_proxies(environ)
+    headers = [(b"x-forwarded-for", told.encode())]
+    scope = {"type": "http", "client": ("10.16.3.80", 1), "headers": headers}
+    finished(ProxyHeadersMiddleware(page, environ["FORWARDED_ALLOW_IPS"])(scope, None, None))
+    assert asked == [who]
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("203.0.113.7", "203.0.113.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:0DB8:1:2::", "2001:db8:1:2::/64"),
+        ("::ffff:203.0.113.7", "203.0.113.7"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("testclient", "testclient"),
+        ("x" * 1000, "x" * 64),
+        ("", ""),
+    ],
+)
+def test_a_network_of_ipv6_counts_as_one(address: str, network: str):
+    assert network_of(address) == network
+
+
+# -- who takes how much --
+
+
+def test_one_address_cannot_take_the_queue_from_others(app: App, monkeypatch: pytest.MonkeyPatch):
+    """65 requests that were joined and never listened to did."""
+    go, begun, write = threading.Event(), [], app.engine.write
+
+    def slow(prompt: str, *args: Any, **settings: Any) -> Any:
+        begun.append(prompt)
+        assert go.wait(30)
+        yield from write(prompt, *args, **settings)
+
+    def join(prompt: str, source: str) -> tuple[int, dict[str, str], bytes]:
+        body = json.dumps({"data": [prompt, "", 1, "none"]})
+        kind = {"Content-Type": "application/json"}
+        return app.ask("POST", f"{API}/call/generate", body, kind, source)
+
+    monkeypatch.setattr(app.engine, "write", slow)
+    try:
+        joined = [join("theirs", "127.0.0.2") for _ in range(120)]
+        mine = join("mine", "127.0.0.1")
+    finally:
+        go.set()
+    full = [json.loads(body)["detail"] for status, _, body in joined if status == 503]
+    assert len(full) > 1 and "96 requests of your address are waiting already" in full[0]
+    assert mine[0] == 200, mine
+    line = http.client.HTTPConnection("127.0.0.1", app.port, timeout=30)
+    line.request("GET", f"{API}/call/generate/{json.loads(mine[2])['event_id']}")
+    assert line.getresponse().read().startswith(b"event: complete")
+    line.close()
+    # Of endpoints 16 run at once; then it is the turn of another address, ahead of 80 others.
+    assert 16 <= begun.index("mine") < 32
+    queue, listeners = app.page._queue, app.page.listeners
+    until = time.monotonic() + 30
+    while queue.event_ids_to_events and time.monotonic() < until:
+        time.sleep(0.02)
+    for later in (0, 61):
+        monkeypatch.setattr(listeners, "_clock", lambda later=later: time.monotonic() + later)
+        queue._swept_at = 0.0
+        queue._sweep()
+    assert not queue.pending_event_ids_session and not queue.pending_messages_per_session
+
+
+def test_a_long_job_that_its_caller_does_not_wait_for_is_stopped(
+    app: App, monkeypatch: pytest.MonkeyPatch
+):
+    now, looked, stopped, who = [0.0], threading.Event(), threading.Event(), []
+
+    def start(_: Any, **asked: str) -> str:
+        who.append(asked)
+        return "its job"
+
+    def job(name: str) -> JobView:
+        looked.set()
+        return JobView(name, "score", "cancelled" if stopped.is_set() else "running")
+
+    monkeypatch.setattr(app.page.listeners, "_clock", lambda: now[0])
+    monkeypatch.setattr(app.engine, "start_score", start)
+    monkeypatch.setattr(app.engine, "job", job)
+    monkeypatch.setattr(app.engine, "cancel", lambda _: stopped.set())
+    app.post(f"{API}/call/score", {"data": ["ppl", "demo", 1, 8, 0, "block"]})
+    until = time.monotonic() + 30
+    assert looked.wait(30)
+    while not stopped.is_set() and time.monotonic() < until:
+        now[0] += 61
+        time.sleep(0.02)
+    assert stopped.is_set()
+    assert who == [{"owner": "calls from 127.0.0.1", "address": "127.0.0.1"}]
+
+
+def test_who_listens_has_not_left():
+    now = [0.0]
+    listeners = Listeners(clock=lambda: now[0])
+    assert not listeners.have_left("page", "event")
+    with listeners.listening("event"):
+        now[0] += 1000
+        assert not listeners.have_left("page", "event")
+    assert not listeners.have_left("page", "event")
+    now[0] += 59
+    assert not listeners.have_left("page", "event")
+    now[0] += 1
+    assert listeners.have_left("page", "event")
+
+
+# -- what breaks --
+
+
+class Panic(BaseException):
+    """As a library written in Rust ends in: no Exception."""
+
+
+@pytest.mark.parametrize("end", [Panic, SystemExit, RuntimeError])
+def test_whatever_breaks_an_event_says_so_and_frees_its_place(
+    app: App, monkeypatch: pytest.MonkeyPatch, printed: Callable[[], str], end: type
+):
+    mark = "the words of a visitor " * 1000
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise end(mark)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(app.engine, "write", broken)
+        # Of endpoints 16 may run at once.
+        for _ in range(17):
+            answer = app.call("generate", "The sea", "", 1, "none")
+            assert "event: error" in answer and "Something went wrong (ref " in answer
+    assert app.call("generate", "The sea", "", 1, "none").startswith("event: complete")
+    said = printed()
+    assert end.__name__ in said and mark not in said
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (["The sea", "", 10**309, "none"], "larger than any that is taken here"),
+        (["The sea", "", -(10**4000), "none"], "larger than any that is taken here"),
+        (["half \ud800", "", 1, "none"], "One of them is half of a character"),
+        (["The sea", ["\udfff"], 1, "none"], "One of them is half of a character"),
+        (["The sea", "", {"\ud800": 1}, "none"], "One of them is half of a character"),
+    ],
+)
+def test_what_is_no_number_and_no_text_is_refused_in_words(app: App, values: list, said: str):
+    answer = app.call("generate", *values)
+    assert "event: error" in answer and said in answer
+    by_name = {event["id"]: event for event in app.page.config["dependencies"]}
+    for n, event in by_name.items():
+        body = {"data": [values] * len(event["inputs"]), "fn_index": n, "session_hash": "s"}
+        if not event["queue"]:
+            status, _, answer = app.post(f"{API}/run/predict", body)
+            assert (status, said in json.loads(answer)["error"]) == (500, True), answer
+            break
+    body |= {"data": [None] * len(body["data"]), "event_data": values}
+    status, _, answer = app.post(f"{API}/run/predict", body)
+    assert (status, said in json.loads(answer)["error"]) == (500, True), answer
+
+
+def test_the_log_keeps_nothing_of_what_is_refused_but_its_length(
+    app: App, printed: Callable[[], str]
+):
+    mark = "the words of a visitor " * 10_000
+    for event in app.page.config["dependencies"]:
+        body = {"data": [mark] * len(event["inputs"]), "fn_index": event["id"]}
+        if len(mark) * len(event["inputs"]) < MIB:
+            app.post(f"{API}/run/predict", {**body, "session_hash": "a-page"})
+    for field in ("component_id", "fn_name", "session_hash"):
+        body = {"data": mark, "component_id": 1, "fn_name": "x", "session_hash": "s", field: mark}
+        app.post(f"{API}/component_server", body)
+    for field in ("fn_index", "session_hash", "event_data", "trigger_id"):
+        body = {"data": [], "fn_index": 0, "session_hash": "s", field: mark}
+        for kind in ("queue/join", "run/predict", "cancel", "reset"):
+            app.post(f"{API}/{kind}", {**body, "event_id": mark})
+    for values in ([mark] * 4, [mark, mark, mark], ["The sea", mark, 1, mark]):
+        app.call("generate", *values)
+    said = printed()
+    assert max(map(len, said.splitlines()), default=0) < 1000 and len(said) < 200_000
 
 
 # -- names that are not ours --
@@ -462,7 +788,7 @@ def test_what_the_server_listens_on_is_a_name_of_it(host: str, own: str, foreign
             sent.append(message)
 
         scope = {"type": "http", "method": "GET", "path": "/", "headers": raw}
-        asyncio.run(OwnHosts(page, host)(scope, None, send))
+        finished(OwnHosts(page, host)(scope, None, send))
         return sent[0]["status"]
 
     assert (status(Host=own), status(Host=foreign)) == (200, 421)

@@ -138,10 +138,12 @@ def test_cancelling_a_running_job_closes_its_generator_and_keeps_the_partial_res
     job = jobs.submit("score", lambda: events, owner="ann")
     after = jobs.submit("score", follower, owner="bob")
     task.step(2)
+    assert not jobs.view(job).is_stopping
     jobs.cancel(job)
+    assert (jobs.view(job).state, jobs.view(job).is_stopping) == ("running", True)
     task.may_go.release(7)
     view = jobs.wait(job, PATIENCE)
-    assert view.state == "cancelled"
+    assert (view.state, view.is_stopping) == ("cancelled", False)
     assert view.partial == [0, 1, 2], "the step under way is still recorded, no other is begun"
     assert task.was_closed
     assert task.n_done == 3
@@ -193,6 +195,80 @@ def test_any_other_failure_shows_one_neutral_sentence_and_logs_the_rest(make_job
     assert "secret detail" in caplog.text
 
 
+class Panic(BaseException):
+    """As a library written in Rust ends in: no Exception."""
+
+
+@pytest.mark.parametrize(
+    ("end", "place", "weight"),
+    [
+        *((Panic, place, "heavy") for place in ("start", "step", "close")),
+        *((end, "step", "heavy") for end in (SystemExit, MemoryError, GeneratorExit)),
+        (GeneratorExit, "close", "heavy"),
+        (Panic, "step", "light"),
+    ],
+)
+def test_whatever_ends_a_job_says_so_and_frees_its_place(make_jobs, caplog, end, place, weight):
+    def steps():
+        try:
+            yield Progress("reading", 1, 2, partial="half")
+            if place == "step":
+                raise end("secret detail")
+            yield Done(None)
+        finally:
+            if place == "close":
+                raise end("secret detail")
+
+    def start():
+        if place == "start":
+            raise end("secret detail")
+        return steps()
+
+    jobs, after = make_jobs(is_one_per_owner=True), Task()
+    job = jobs.submit("score", start, owner="ann", weight=weight)
+    view = jobs.wait(job, PATIENCE)
+    if (end, place) == (GeneratorExit, "close"):
+        assert view.is_over, "what a close always ends in"
+    else:
+        assert (view.state, view.result) == ("failed", None)
+        assert view.error.startswith("Something went wrong (ref ") and "secret" in caplog.text
+    jobs.cancel(job)
+    again = jobs.submit("score", after, owner="ann", weight=weight)
+    finish(jobs, again, after)
+    assert jobs.view(again).state == "done"
+
+
+def test_a_worker_that_cannot_begin_fails_its_job_alone(make_jobs, monkeypatch):
+    jobs, task = make_jobs(), Task()
+
+    def begin(thread):
+        monkeypatch.undo()
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", begin)
+    view = jobs.view(jobs.submit("score", Task(), owner="ann"))
+    assert view.state == "failed" and "Something went wrong" in view.error
+    job = jobs.submit("score", task, owner="ann")
+    finish(jobs, job, task)
+    assert jobs.view(job).state == "done"
+
+
+@pytest.mark.parametrize("look", ["view", "cancel", "submit"])
+def test_a_worker_that_dies_without_a_word_is_replaced(make_jobs, monkeypatch, look):
+    jobs, task, other = make_jobs(), Task(), Task()
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs, "_work", lambda job: None)
+        dead = jobs.submit("score", Task(), owner="ann")
+        jobs._jobs[dead].thread.join(PATIENCE)
+    waiting = jobs.submit("score", task, owner="bob") if look == "submit" else None
+    getattr(jobs, look)(dead) if look != "submit" else None
+    view = jobs.view(dead)
+    assert (view.state, view.is_over) == ("failed", True) and "Start it again." in view.error
+    last = waiting or jobs.submit("score", other, owner="bob")
+    finish(jobs, last, task if waiting else other)
+    assert jobs.view(last).state == "done"
+
+
 def test_a_task_that_ends_without_a_result_has_failed(make_jobs):
     def silent():
         yield Progress("reading", 1, 1)
@@ -222,6 +298,47 @@ def test_one_heavy_job_per_owner_where_asked(make_jobs):
     jobs.submit("score", other, owner="bob")
     finish(jobs, job, task)
     jobs.submit("score", Task(), owner="ann")
+
+
+def test_addresses_take_turns(make_jobs):
+    """Who has asked for ten long tasks waits for his second until everybody had a first."""
+    jobs, first = make_jobs(), Task()
+    ids = {"a0": jobs.submit("score", first, owner="x", address="a")}
+    tasks = {name: Task() for name in ("a1", "a2", "b1", "a3", "c1", "b2")}
+    for name, task in tasks.items():
+        ids[name] = jobs.submit("score", task, owner=name, address=name[0])
+    order = ["b1", "c1", "a1", "b2", "a2", "a3"]
+    assert [jobs.view(ids[name]).queue_position for name in order] == [1, 2, 3, 4, 5, 6]
+    finish(jobs, ids["a0"], first)
+    for name in order:
+        assert tasks[name].began.wait(PATIENCE)
+        assert [jobs.view(ids[n]).state for n in order if not tasks[n].began.is_set()] == (
+            ["queued"] * (5 - order.index(name))
+        )
+        finish(jobs, ids[name], tasks[name])
+
+
+def test_one_address_has_half_the_line_at_most(make_jobs):
+    jobs = make_jobs(max_waiting=4)
+    jobs.submit("score", Task(), owner="first", address="a")
+    for n in range(2):
+        jobs.submit("score", Task(), owner=str(n), address="a")
+    with pytest.raises(OverLimit, match="2 tasks from your address are waiting already"):
+        jobs.submit("score", Task(), owner="other", address="a")
+    assert jobs.view(jobs.submit("score", Task(), owner="bob", address="b")).queue_position == 1
+
+
+def test_a_job_that_nobody_ever_looks_at_is_dropped(make_jobs, clock):
+    """A caller who never opens a page never leaves one."""
+    jobs, task = make_jobs(orphan_seconds=60), Task()
+    everybodys = jobs.submit("load", task, owner="")
+    unseen, seen = (jobs.submit("score", Task(), owner=name, address=name) for name in "ab")
+    clock.now += 179
+    assert jobs.view(seen).state == "queued"
+    clock.now += 1
+    assert jobs.view(everybodys).state == "running"
+    assert (jobs.view(unseen).state, jobs.view(seen).state) == ("cancelled", "queued")
+    finish(jobs, everybodys, task)
 
 
 def test_a_finished_job_is_kept_half_an_hour_and_then_known_to_have_expired(make_jobs, clock):

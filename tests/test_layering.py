@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-BASE = {"types", "errors", "registry", "settings", "memory"}
+BASE = {"types", "errors", "registry", "settings", "memory", "json_files", "whole_files"}
 CORE = BASE | {
     *("sources", "data", "models", "stats", "metrics", "search", "corrections", "evaluate"),
     *("engine", "export", "store", "jobs", "rankings"),

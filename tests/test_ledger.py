@@ -18,6 +18,7 @@ import tiny
 import torch
 import warm
 
+from blockviz.json_files import sealed, unsealed
 from blockviz.metrics.parsing import parse_metric
 from blockviz.session import identity
 from blockviz.session.ledger import ledger_on_disk, open_ledger, window_names
@@ -57,7 +58,7 @@ def test_a_line_is_the_blocks_the_windows_and_the_values(model, tmp_path):
     open_ledger(model, PPL, folder=tmp_path).put(gone("3.mlp", "0.attn"), [A, B], [2.5, -0.5])
     lines = [line for line in the_file(tmp_path).read_text().splitlines() if line]
     expected = {"removed": ["0.attn", "3.mlp"], "windows": [A, B], "values": [2.5, -0.5]}
-    assert [json.loads(line) for line in lines] == [expected]
+    assert [unsealed(line) for line in lines] == [expected]
 
 
 def test_the_last_word_on_a_window_holds(model, tmp_path):
@@ -94,7 +95,10 @@ DAMAGE = [
     b'{"removed": ["1.attn"], "windows": [7], "values": [1.0]}',
     b'{"removed": ["1.attn"], "windows": [["x"]], "values": [1.0]}',
     b'{"removed": null, "windows": [], "values": []}',
+    b"[" * 100_000,
 ]
+# The same with a sum that is right: some other program's, or an older one's.
+DAMAGE += [sealed(json.loads(line)).encode() for line in DAMAGE[2:8] + DAMAGE[9:14]]
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
@@ -126,7 +130,19 @@ def test_a_file_that_was_cut_anywhere_gives_what_is_whole(model, tmp_path):
         found = [again.get(gone(block), [A])[0] for block in blocks]
         n = sum(not math.isnan(v) for v in found)
         np.testing.assert_array_equal(found, [*range(n), *[math.nan] * (8 - n)])
-        assert n >= whole[:cut].count(b"]}\n")
+        assert n >= whole[:cut].count(b"]}}\n")
+
+
+def test_a_changed_digit_is_measured_anew(model, tmp_path):
+    open_ledger(model, PPL, folder=tmp_path).put(gone("0.attn"), [A, B], [1.25, 2.5])
+    path = the_file(tmp_path)
+    whole = path.read_text()
+    for changed in (whole.replace("1.25", "1.26"), whole.replace("0.attn", "1.attn")):
+        assert changed != whole
+        path.write_text(changed)
+        again = open_ledger(model, PPL, folder=tmp_path)
+        for block in ("0.attn", "1.attn"):
+            assert np.isnan(again.get(gone(block), [A, B])).all()
 
 
 def test_windows_go_by_what_is_in_them():
@@ -267,7 +283,7 @@ def test_processes_that_write_at_once_and_one_that_is_killed_lose_nothing(
         found = ledger.get(gone("1.attn"), [f"1{i:09d}{j:06d}" for j in range(40)])
         np.testing.assert_array_equal(found, [i + j / 7 for j in range(40)])
     assert ledger.get(gone(), [A]) == [1.0]
-    torn = [line for line in path.read_bytes().split(b"\n") if line and not line.endswith(b"]}")]
+    torn = [line for line in path.read_bytes().split(b"\n") if line and not line.endswith(b"]}}")]
     assert len(torn) <= 1
     ledger.put(gone("3.mlp"), [A], [5.0])
     assert open_ledger(model, PPL, folder=tmp_path).get(gone("3.mlp"), [A]) == [5.0]

@@ -293,17 +293,17 @@ def test_a_pruned_model_is_renumbered_and_its_config_trimmed(model: BlockModel):
     assert empty[0].kv_bytes_per_token == 0
 
 
-def test_a_config_list_is_trimmed_only_if_it_has_an_entry_per_layer():
+def test_a_config_list_is_trimmed_only_if_it_is_per_layer():
     config = transformers.Qwen3Config(
         **{**tiny.LLAMA_LIKE, "num_hidden_layers": 2},
         layer_types=["sliding_attention", "full_attention"],
         architectures=["A", "B"],
         use_sliding_window=True,
     )
-    config.eos_token_id, config.three = [5, 6], [1, 2, 3]
+    config.eos_token_id, config.labels = [5, 6], ["a", "b"]
     trim_config(config, [1])
     assert config.layer_types == ["full_attention"] and config.num_hidden_layers == 1
-    assert (config.eos_token_id, config.three) == ([5, 6], [1, 2, 3])
+    assert (config.eos_token_id, config.labels) == ([5, 6], ["a", "b"])
     assert config.architectures == ["A", "B"]
 
 

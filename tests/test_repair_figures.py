@@ -151,6 +151,14 @@ def test_the_best_is_named_so_and_refused_ones_stand_in_the_table_only():
     assert card.rows[-1][1] == "" and card.rows[-1][-1].startswith("No bias.")
 
 
+def test_the_table_gives_the_error_of_the_change_and_not_of_its_logarithm():
+    table = table_of()
+    mean = replace(table.rows[2], rise=math.log(3), rise_stderr=0.1)
+    row = repairs_card(replace(table, rows=(*table.rows[:2], mean))).rows[2]
+    # Three times the perplexity: up by 2, to 3 x 0.1.
+    assert row[4:6] == (2.0, pytest.approx(0.3))
+
+
 def test_the_share_of_the_gap_stands_beside_each_number():
     table = table_of()
     shares = {row[0]: row[6] for row in repairs_card(table).rows}

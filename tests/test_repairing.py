@@ -418,7 +418,7 @@ def test_bad_repairs_start_no_job(engine):
 
 
 def test_hosted_limits_hold_for_both_texts(engine, model):
-    limits = Limits(n_samples=8, seq_len=64, bundled_only=True, heavy_per_hour=1)
+    limits = Limits(n_samples=8, seq_len=64, bundled_only=True, heavy_per_address=1)
     hosted = Engine(example=engine.example, limits=limits)
     hosted._model, hosted._live = model, engine._live
     for change, message in (

@@ -183,7 +183,8 @@ def test_every_result_of_the_visitor_is_a_section_with_its_numbers(engine, tmp_p
         "SmolLM2-135M-Instruct without 3 of 60 blocks", "12fd25f77366fa6b3b4b768ec3050bf629380bac",
         "134.5\u202fM (134\u202f531\u202f712)", "bfloat16", "CPU", "18.attn, 7.layer", "57 of 60",
         "largest", " city in the country", "Activation statistics", "Pruned + Writer refit",
-        "Rome", "Check logits", "found logits", "BoolQ passages, 32 × 128 tokens", "seed 42",
+        "Rome", "Check logits", "found logits", "seed 42",
+        "BoolQ passages, calibration part, 32 × 128 tokens",
     ):  # fmt: skip
         assert words in shown, words
 

@@ -18,6 +18,7 @@ from tokenizers.models import WordLevel
 from blockviz.engine import sweep
 from blockviz.errors import BadInput, BadSource, UnsupportedModel
 from blockviz.evaluate import choices, score_choices
+from blockviz.json_files import sealed, unsealed
 from blockviz.metrics import METRICS, AblationMetric, Metric, parse_metrics
 from blockviz.models.load import wrap
 from blockviz.models.model import BlockModel
@@ -506,11 +507,26 @@ def test_damaged_and_unfinished_files_are_computed_anew(shelf: JsonFolder, tmp_p
     whole, *_ = again(shelf, ["ppl"])
     files = sorted((tmp_path / "results").rglob("*.json"))
     assert len(files) == 9
+    kept = files[3].read_text()
+    n = len(unsealed(kept))
     files[0].write_text("[1.0, 2")
-    files[1].write_text("[1.0]")  # of another number of windows
-    files[2].write_text('{"no": "list"}')
+    files[1].write_text(sealed([1.0]))  # of another number of windows
+    files[2].write_text(sealed({"no": "list"}))
+    files[3].write_text(kept.replace(": [", ": [1", 1))  # a digit more
+    files[4].write_text(sealed([None] * n))
+    files[5].write_text('{"value": [NaN, NaN]}')
     table, evaluated, reused = again(shelf, ["ppl"])
-    assert (evaluated, reused) == (3, 6)
+    assert (evaluated, reused) == (6, 3)
+    assert_same(table, whole)
+
+
+def test_a_folder_where_a_file_should_be_costs_what_would_have_been_kept(shelf, tmp_path):
+    whole, *_ = again(shelf, ["ppl"])
+    (first, *_) = sorted((tmp_path / "results").rglob("*.json"))
+    first.unlink()
+    first.mkdir()
+    table, evaluated, reused = again(shelf, ["ppl"])
+    assert (evaluated, reused) == (1, 8)
     assert_same(table, whole)
 
 

@@ -10,6 +10,7 @@ import pytest
 import tiny
 import torch
 
+from blockviz.data import part_of
 from blockviz.errors import BadInput, UnknownName
 from blockviz.metrics.parsing import parse_metric
 from blockviz.models.model import BlockModel
@@ -17,6 +18,7 @@ from blockviz.session.estimating import estimate_search
 from blockviz.session.ledger import Ledger, window_names
 from blockviz.session.pairing import pairs_windows
 from blockviz.session.search_space import check_search
+from blockviz.session.search_target import too_few
 from blockviz.session.search_views import PairsRequest, SearchRequest
 from blockviz.session.searching import search_windows
 from blockviz.session.views import ScoreRequest
@@ -86,6 +88,26 @@ def test_each_step_says_how_much_was_run_and_how_sure_it_is(model):
     assert all(s.evaluated <= s.of for s in raced.steps)
     assert raced.n_evaluated < exact.n_evaluated
     assert all(0.95 <= s.confidence <= 1 for s in raced.steps)
+    for step in (*exact.steps, *raced.steps):
+        assert step.rival > 0 and step.sureness == pytest.approx(step.confidence - step.rival)
+
+
+def test_two_short_windows_are_never_sure_and_say_so(model):
+    text, two = ScoreRequest(n_samples=2, seq_len=32), part_of(WINDOWS, 0, 2, role="calibration")
+    found = run(search_windows(model, two, replace(GREEDY, text=text)))
+    assert [s.confidence for s in found.steps] == [1.0] * 3
+    assert all(s.sureness < 0.95 for s in found.steps)
+    assert found.warning.startswith("Chosen on 2 windows of 32 tokens: with fewer than 8 windows")
+    assert found.warning.endswith("Read more text.")
+
+
+@pytest.mark.parametrize(("n", "length", "is_few"), [
+    (8, 128, False), (32, 32, False), (7, 4096, True), (8, 127, True), (1, 2048, True),
+])  # fmt: skip
+def test_a_text_is_called_too_short_by_its_windows_and_its_tokens(n, length, is_few):
+    request = SearchRequest(text=ScoreRequest(n_samples=n, seq_len=length))
+    assert bool(too_few(request)) == is_few
+    assert not too_few(replace(request, objective="acc"))
 
 
 def test_what_is_asked_once_more_is_not_counted_twice():

@@ -26,14 +26,19 @@ from blockviz.session import (
     SearchRequest,
     Sizes,
     Visitor,
+    opening,
     work,
 )
 from blockviz.session.allowance import Allowance
 from blockviz.session.estimating import n_evaluations
 from blockviz.session.example import Example, live_key
+from blockviz.session.live import LiveText
 from blockviz.session.scoring import score_windows
+from blockviz.session.search_views import PairsRequest
 from blockviz.session.writing import first_difference
+from blockviz.store import Store
 from blockviz.types import BlockId, Done, Progress, PruningPlan, run
+from blockviz.ui.views import job_lane
 
 PLAN = PruningPlan(removed=(BlockId(1, "attn"), BlockId(2, "mlp")))
 
@@ -109,6 +114,27 @@ def test_measured_perplexity_is_that_of_the_pruned_model(engine: Engine) -> None
     paired = [a - b for a, b in zip(by_pruning.window_nll, dense.window_nll, strict=True)]
     error = torch.tensor(paired).double().std().item() / len(paired) ** 0.5
     assert found.rise_stderr == pytest.approx(error, rel=1e-3)
+
+
+def test_every_plan_is_counted_from_the_bundled_original(engine: Engine) -> None:
+    """A bundled number of another machine stays the scoreboard's only one for the original."""
+    model, windows = engine._model, engine._live.windows
+    measured = run(measure_perplexity(model, windows))
+    bundled = replace(measured, window_nll=tuple(x + 0.003 for x in measured.window_nll))
+    live = {(): bundled}
+    table = run(score_windows(model, windows, {}, ScoreRequest()))
+    pair = Continuation("w1")
+    made = Example(model.info, table, windows.origin, live, (), pair)
+    text = LiveText(model, windows, Store(), made)
+    found = run(text.measure(PLAN))
+    whole = text.known(PruningPlan())
+    assert (found.source, whole.source) == ("measured", "bundled")
+    assert found.baseline == whole.perplexity == whole.baseline == bundled.value
+    assert text.known(PLAN).baseline == bundled.value
+    # Without a bundled one it is measured, and is one number as well.
+    own = LiveText(model, windows, Store(), None)
+    assert run(own.measure(PLAN)).baseline == run(own.measure(PruningPlan())).perplexity
+    assert own.known(PLAN).baseline == pytest.approx(measured.value)
 
 
 def test_a_plan_is_measured_once_in_whatever_order_it_was_made(engine: Engine) -> None:
@@ -197,6 +223,12 @@ def test_both_texts_are_streamed_and_kept(engine: Engine) -> None:
     assert again[0].result == pair
 
 
+def test_with_nothing_removed_one_text_is_written_and_shown_twice(engine: Engine) -> None:
+    *steps, last = engine.write("w4 w5 w6", PruningPlan(), max_new_tokens=5)
+    assert {step.stage for step in steps} == {"writing, original"}
+    assert last.result.pruned == last.result.original != ""
+
+
 def test_first_difference_by_hand() -> None:
     assert first_difference("abc", "abd") == 2
     assert first_difference("abc", "abc") is None
@@ -211,6 +243,26 @@ def test_requests_are_refused_before_they_become_jobs(engine: Engine) -> None:
         engine.start_score(ScoreRequest(unit="head"), owner="me")
     with pytest.raises(BadPlan, match="layers 0 to 3"):
         engine.sizes(PruningPlan(removed=(BlockId(9, "attn"),)))
+
+
+@pytest.mark.parametrize("stored", ["float32", "bfloat16", None])
+@pytest.mark.parametrize("loaded", ["float32", "bfloat16"])
+def test_a_check_counts_the_weights_as_they_are_loaded(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored: str | None, loaded: str
+) -> None:
+    """Whatever they take in their file; the demo's is quantised and packed to 89 MiB."""
+    monkeypatch.setattr(opening, "pick_dtype", lambda *_: getattr(torch, loaded))
+    module = tiny.module(*tiny.CASES["llama"])
+    module.to(getattr(torch, stored or "float32")).save_pretrained(tmp_path)
+    if stored is None:  # as old checkpoints, which say nothing of it
+        config = json.loads((tmp_path / "config.json").read_text())
+        config = {k: v for k, v in config.items() if k not in ("dtype", "torch_dtype")}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+    size = getattr(torch, loaded).itemsize
+    n = sum(p.numel() for p in module.parameters())
+    found = opening.inspect_model(str(tmp_path)).memory_bytes
+    assert 1 <= found / (1.3 * n * size) < 1.15  # the names in so small a file count for something
+    assert opening.inspect_model("demo").memory_bytes >= size * 134_515_008
 
 
 def test_hosted_mode_takes_bundled_parts_within_its_limits(example: Example) -> None:
@@ -305,7 +357,7 @@ def test_scoring_on_the_evaluation_text_warns(engine: Engine, tmp_path: Path) ->
 def test_an_hour_has_so_many_long_tasks_and_texts_scored_before_are_free(
     folder: Path, example: Example
 ) -> None:
-    engine = Engine(example=example, live_text="own", limits=Limits(heavy_per_hour=1))
+    engine = Engine(example=example, live_text="own", limits=Limits(heavy_per_address=1))
     engine.jobs.wait(engine.start_load(str(folder)), 120)
     request = ScoreRequest(metrics=("bi",), calibration="own", n_samples=3, seq_len=32)
     first = engine.jobs.wait(engine.start_score(request, owner="a", address="1.2.3.4"), 60)
@@ -318,20 +370,110 @@ def test_an_hour_has_so_many_long_tasks_and_texts_scored_before_are_free(
     engine.close()
 
 
-def test_an_allowance_comes_back_after_an_hour() -> None:
+@pytest.mark.parametrize(
+    ("limits", "who", "whose"),
+    [((2, None), ("me", "{}"), "by you"), ((None, 2), ("{}", "here"), "from this address")],
+)
+def test_an_allowance_comes_back_after_an_hour(limits, who, whose) -> None:
+    """Another address is no way round a visitor's count, nor a new visitor round an address's."""
     now = 0.0
-    allowance = Allowance(2, clock=lambda: now)
-    allowance.take("here")
+    allowance = Allowance(*limits, clock=lambda: now)
+
+    def take(n: int) -> None:
+        allowance.take(*(name.format(n) for name in who))
+
+    take(1)
     now = 600.0
-    allowance.take("here")
-    allowance.take("there")
+    take(2)
+    allowance.take("another", "there")
     now = 3000.0
-    with pytest.raises(OverLimit, match="The next is free in 10 min"):
-        allowance.take("here")
+    with pytest.raises(OverLimit, match=f"2 of 2 an hour are used {whose}.*free in 10 min"):
+        take(3)
     now = 3600.0
-    allowance.take("here")
+    take(4)
     with pytest.raises(OverLimit, match="2 of 2"):
-        allowance.take("here")
+        take(5)
+
+
+def test_a_class_behind_one_address_has_an_allowance_for_each() -> None:
+    limits = Limits.of("hosted", {})
+    allowance = Allowance(limits.heavy_per_hour, limits.heavy_per_address, clock=lambda: 0.0)
+    for pupil in range(20):
+        for _ in range(30):
+            allowance.take(f"pupil {pupil}", "school")
+    with pytest.raises(OverLimit, match="30 of 30 an hour are used by you"):
+        allowance.take("pupil 3", "school")
+    with pytest.raises(OverLimit, match="600 of 600 an hour are used from this address"):
+        allowance.take("whoever opens the page anew", "school")
+
+
+@pytest.mark.parametrize(
+    ("state", "seconds", "visitor_pays", "address_pays"),
+    [
+        ("done", 5.0, True, True),
+        ("failed", 5.0, True, True),
+        ("cancelled", 5.0, False, True),
+        ("done", 0.5, False, True),
+        ("cancelled", None, False, False),
+    ],
+)
+def test_cancelled_and_short_jobs_are_free(state, seconds, visitor_pays, address_pays) -> None:
+    """Not for the address, once they ran: else new visitors could cancel one job after another."""
+    for limits, pays in (((1, None), visitor_pays), ((None, 1), address_pays)):
+        allowance = Allowance(*limits, clock=lambda: 0.0)
+        allowance.is_over(allowance.take("me", "here"), state, seconds)
+        if pays:
+            with pytest.raises(OverLimit, match="1 of 1"):
+                allowance.take("me", "here")
+        else:
+            allowance.take("me", "here")
+
+
+def test_a_job_that_is_refused_or_cancelled_gives_its_start_back(
+    example: Example, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(example=example, limits=Limits(heavy_per_hour=1))
+    engine._model, engine._live = object(), object()
+    began, may_go = threading.Event(), threading.Event()
+
+    def pairs(request: object) -> Iterator[Progress]:
+        began.set()
+        may_go.wait(60)
+        yield Progress("on and on", 0, 1)
+
+    monkeypatch.setattr(engine, "_pairs", pairs)
+    with monkeypatch.context() as full:
+        full.setattr(engine.jobs, "_max_waiting", 0)
+        with pytest.raises(OverLimit, match="tasks are waiting"):
+            engine.start_pairs(PairsRequest(), owner="me")
+    job = engine.start_pairs(PairsRequest(), owner="me")
+    began.wait(60)
+    with pytest.raises(OverLimit, match="1 of 1 an hour are used by you"):
+        engine.start_pairs(PairsRequest(), owner="me")
+    engine.cancel(job)
+    may_go.set()
+    assert engine.jobs.wait(job, 60).state == "cancelled"
+    engine.cancel(engine.start_pairs(PairsRequest(), owner="me"))
+    engine.close()
+
+
+@pytest.mark.parametrize("mode", ["local", "hosted"])
+def test_only_a_shared_app_drops_results_while_it_runs(example, mode, monkeypatch) -> None:
+    engine = Engine(mode, example=example)
+    now = time.monotonic()
+    for held in (engine.store, engine.jobs):
+        monkeypatch.setattr(held, "_clock", lambda: now)
+    engine.store.put("a result", 1)
+    job = engine.jobs.submit("score", lambda: iter([Done(1)]), owner="me")
+    engine.jobs.wait(job, 60)
+    now += 24 * 3600
+    is_kept = mode == "local"
+    assert (engine.store.get("a result") == 1) == is_kept
+    assert (engine.job(job).state == "done") == is_kept
+    with pytest.raises(BadInput, match=r"not kept any more\. Score") as refused:
+        engine.import_scores({"metrics": {}}, "mine", "gone")
+    assert refused.value.asked.startswith("The scores of mine")
+    engine.close()
 
 
 def test_a_job_stopped_at_its_limit_keeps_what_is_done(
@@ -353,6 +495,7 @@ def test_a_job_stopped_at_its_limit_keeps_what_is_done(
     view = engine.jobs.wait(job, 60)
     assert view.state == "done", view.error
     assert "Stopped at the limit" in view.result["warning"]
+    assert job_lane(view)["text"] == "Score stopped at the limit of 0 min; what was done is kept"
     assert engine.table(view.result["table_key"]).is_partial
     engine.close()
 
@@ -395,7 +538,7 @@ def test_a_search_beyond_the_limit_is_refused_before_any_work(
         if limit == n:
             limited.estimate_search(request).close()
         # The one start of this hour is still there.
-        limited._allowance.take("")
+        limited._allowance.take("me", "")
         limited.close()
 
 

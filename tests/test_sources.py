@@ -114,9 +114,11 @@ def test_the_four_kinds_of_names(tmp_path, monkeypatch):
     "text, found",
     [
         ("", "not a model id"),
-        ("gpt2", "an id is owner/name"),
+        ("some-model", "an id is owner/name"),
         ("https://example.com/a/b", "not a model id"),
-        ("~/model", "not a model id"),
+        ("https://huggingface.co.example.com/a/b", "not a model id"),
+        ("~/model", "reads as a path"),
+        ("C:\\models\\m", "reads as a path"),
         ("../model", "reads as a path"),
         ("/models/one", "reads as a path"),
         ("a/b/c", "reads as a path"),
@@ -133,8 +135,114 @@ def test_names_that_are_none(text, found):
 
 
 def test_a_file_that_is_no_gguf(tmp_path):
-    (tmp_path / "model.safetensors").write_bytes(b"")
-    assert "not a .gguf file" in refusal(str(tmp_path / "model.safetensors")).found
+    (tmp_path / "model.bin").write_bytes(b"")
+    assert "not a .gguf file" in refusal(str(tmp_path / "model.bin")).found
+
+
+@pytest.mark.parametrize(
+    "text, hub_id, revision",
+    [
+        ("https://huggingface.co/Qwen/Qwen3-0.6B", "Qwen/Qwen3-0.6B", "main"),
+        ("http://www.huggingface.co/Qwen/Qwen3-0.6B/?x=1#top", "Qwen/Qwen3-0.6B", "main"),
+        ("https://huggingface.co/Qwen/Qwen3-0.6B/tree/main", "Qwen/Qwen3-0.6B", "main"),
+        ("https://huggingface.co/a/b/tree/v1.5", "a/b", "v1.5"),
+        ("https://hf.co/a/b/blob/main/config.json", "a/b", "main"),
+        ("huggingface.co/a/b", "a/b", "main"),
+        ("a/b/resolve/abc123/model.safetensors", "a/b", "abc123"),
+        ("Qwen/Qwen3-0.6B/", "Qwen/Qwen3-0.6B", "main"),
+        (" 'Qwen/Qwen3-0.6B' ", "Qwen/Qwen3-0.6B", "main"),
+        ("`a/b@v2`", "a/b", "v2"),
+        ("gpt2", "openai-community/gpt2", "main"),
+        ("distilgpt2@v1", "distilbert/distilgpt2", "v1"),
+    ],
+)
+def test_a_name_of_the_hub_is_understood_as_people_paste_it(text, hub_id, revision):
+    ref = parse_model_ref(text)
+    assert (ref.kind, ref.hub_id, ref.revision) == ("hub", hub_id, revision)
+
+
+@pytest.mark.parametrize("text", ["Demo", "DEMO ", "'demo'"])
+def test_the_demo_is_understood_in_any_case(text):
+    assert parse_model_ref(text) == parse_model_ref("demo")
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        "~/m",
+        "$HOME/m",
+        "'{home}/m'",
+        '"{home}/m"',
+        "{home}/m//",
+        "file://{home}/m",
+        "{home}/m/model.safetensors",
+        "{home}/m/config.json",
+        "{home}/link",
+        "../home/m",
+    ],
+)
+def test_a_folder_is_understood_as_people_write_it(tmp_path, monkeypatch, write):
+    home, work = tmp_path / "home", tmp_path / "work"
+    (home / "m").mkdir(parents=True)
+    work.mkdir()
+    (home / "link").symlink_to(home / "m")
+    for name, content in (("config.json", CONFIG), ("model.safetensors", WEIGHTS)):
+        (home / "m" / name).write_bytes(content)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(work)
+    ref = parse_model_ref(write.format(home=home))
+    assert (ref.kind, ref.path) == ("folder", home / "m")
+
+
+@pytest.mark.parametrize(
+    "name, write",
+    [
+        ("with space", "with\\ space"),
+        ("with space", "file://{here}/with%20space"),
+        ("Größe-模型", "Größe-模型"),
+        ("a'b", "a'b"),
+    ],
+)
+def test_a_folder_with_an_odd_name(tmp_path, monkeypatch, name, write):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir()
+    assert parse_model_ref(write.format(here=tmp_path)).path == tmp_path / name
+
+
+def test_a_folder_of_the_hub_s_cache_is_the_model_that_it_holds(tmp_path):
+    sha = "c1899de289a04d12100db370d81485cdf75e47ca"
+    cached = tmp_path / "models--Qwen--Qwen3-0.6B"
+    for commit in (sha, "0" * 40):
+        snapshot = cached / "snapshots" / commit
+        snapshot.mkdir(parents=True)
+        for name, content in (("config.json", CONFIG), ("model.safetensors", WEIGHTS)):
+            (snapshot / name).write_bytes(content)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text(sha)
+    snapshot = cached / "snapshots" / sha
+    for given in (cached, snapshot, snapshot / "config.json"):
+        ref = parse_model_ref(str(given))
+        assert (ref.kind, ref.path, metadata(ref).name) == ("folder", snapshot, "Qwen/Qwen3-0.6B")
+
+
+@pytest.mark.parametrize(
+    "text, todo",
+    [
+        ("Qwen/Qwen3-0.6B:Q4_K_M", "Take Qwen/Qwen3-0.6B, or"),
+        ("hf.co/unsloth/Qwen3-0.6B-GGUF:Q4_K_M", "Take unsloth/Qwen3-0.6B-GGUF, or"),
+        ("qwen3:0.6b", "as owner/name"),
+        ("Qwen3-0.6B", "Perhaps Qwen/Qwen3-0.6B?"),
+        ("https://huggingface.co/a/b/blob/main/b.Q4_0.gguf", "is downloaded first"),
+    ],
+)
+def test_a_name_that_is_refused_says_what_to_paste(text, todo):
+    assert todo in refusal(text).todo
+
+
+def test_a_folder_around_a_model_says_which_to_give(tmp_path):
+    (tmp_path / "up" / "m").mkdir(parents=True)
+    (tmp_path / "up" / "m" / "config.json").write_bytes(CONFIG)
+    assert str(tmp_path / "up" / "m") in refusal(str(tmp_path / "up")).todo
 
 
 # the hub

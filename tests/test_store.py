@@ -183,7 +183,15 @@ def test_a_damaged_file_counts_as_none(tmp_path: Path):
     folder, name = JsonFolder(tmp_path), key("plan")
     folder.put(name, [1, 2, 3])
     (path,) = tmp_path.rglob("*.json")
-    path.write_bytes(b"[1, 2, \xff")
+    whole = path.read_text()
+    for damaged in (
+        b"[1, 2, \xff", b"", b"null", b"[1, 2, 3]", b"[" * 100_000, b'{"value": [1, 2, 3]}',
+        whole.replace("2, 3", "2, 4").encode(), whole.replace("2, 3", "NaN, 3").encode(),
+    ):  # fmt: skip
+        path.write_bytes(damaged)
+        assert folder.get(name, "none") == "none"
+    path.unlink()
+    path.mkdir()
     assert folder.get(name, "none") == "none"
 
 

@@ -33,7 +33,8 @@ from blockviz.ui.live_handlers import LiveHandlers, shown
 from blockviz.ui.load_drawer import allowed
 from blockviz.ui.map_handlers import MapHandlers
 from blockviz.ui.page import Page
-from blockviz.ui.screen import Call, Screen, failure, guarded, to_outputs
+from blockviz.ui.refusals import Refusals
+from blockviz.ui.screen import Call, Screen, error_view, failure, guarded, to_outputs
 from blockviz.ui.turns import Turns
 from blockviz.ui.visitors import Visitors
 
@@ -84,7 +85,8 @@ def test_the_scoreboard_says_before_and_after_with_its_error():
     view = views.score(sizes, live, state="", last=None)
     assert (view["kept"], view["cut"]) == ("58 of 60", "1 attention, 1 MLP cut")
     assert view["perplexity"] == "32.9 → 36.2"
-    assert view["rise"] == "+10.0 ± 0.2\u202f%"
+    # 110 % of an error of 0.2 % of the ratio.
+    assert view["rise"] == "+10.00 ± 0.22\u202f%"
     assert (view["state"], view["is_dim"]) == ("measured", False)
     assert view["data"] == "boolq, 8 \u00d7 128 tokens, 1\u202f016 scored, bf16"
     # (885 312 + 2 655 360) / 134 531 712 parameters; one of 30 KV caches.
@@ -131,7 +133,12 @@ def test_a_text_that_ends_where_the_other_goes_on_is_not_cut():
         (JobView("j", "score", "queued", queue_position=2), "Queued, number 2 in line"),
         (JobView("j", "score", "running", "ppl", 12, 60, elapsed=32, eta=70.2),
          "Ppl, 12 of 60 · 32\u202fs, about 1\u202fmin 10\u202fs left"),
+        (JobView("j", "search", "running", "greedy", 2, 9, is_stopping=True), "Cancelling…"),
         (JobView("j", "score", "cancelled"), "Score cancelled; what was computed is kept"),
+        (JobView("j", "search", "done", elapsed=8, result={"warning": ""}),
+         "Search done in 8\u202fs"),
+        (JobView("j", "search", "done", elapsed=600, result={"ended": "stopped at the limit"}),
+         "Search stopped at the limit"),
         (None, ""),
     ],
 )  # fmt: skip
@@ -190,11 +197,12 @@ def test_a_forged_job_id_is_no_job(raw):
 
 
 def test_a_link_round_trips_and_a_bad_one_is_refused():
-    view = link_view(("3.attn", "3.mlp", "7.mlp"), "lds")
+    view = link_view(Visitor(removed=("3.attn", "3.mlp", "7.mlp")), "lds")
     assert view["query"] == "?remove=3.layer,7.mlp&metric=lds"
+    assert parse_link({"remove": ""}, INFO, ["lds"]).removed == ()
+    assert link_view(Visitor(), "")["query"] == "?remove="  # not the example's plan
     linked = parse_link({"remove": "3.layer,7.mlp", "metric": "lds"}, INFO, ["lds"])
     assert (linked.removed, linked.metric) == (("3.attn", "3.mlp", "7.mlp"), "lds")
-    assert parse_link({"metric": "<img>"}, INFO, ["lds"]).metric == ""
     with pytest.raises(BadPlan):
         parse_link({"remove": "99.attn"}, INFO, ["lds"])
 
@@ -377,7 +385,7 @@ def test_a_newer_change_stops_an_older_measurement_and_closes_it(engine):
     turns.begin("other page")
     assert "work" in next(running)
     turns.begin("s")
-    assert list(running) == []
+    assert list(running) == [{"work": views.IDLE}]
     assert len(closed) == 1
     assert engine.calls == []
 
@@ -398,6 +406,57 @@ def test_closing_the_handler_closes_the_engine(engine):
     next(running)
     running.close()
     assert closed == ["Once"]
+
+
+def test_a_text_that_is_cancelled_says_so_last_and_is_no_longer_busy(engine, visitor):
+    """A step of it that was under way comes after the answer to the button."""
+    turns = Turns()
+    live, jobs = LiveHandlers(engine, turns), JobHandlers(engine, turns)
+    assert live.ask_write(Call("s"))["work"]["state"] == "running"
+    running = live.write(Call("s"), visitor, "Once", 8, RAW)
+    assert "Writing" in next(running)["work"]["text"]
+    cancelled = jobs.cancel(Call("s"), visitor, dict(NO_JOBS))
+    *_, last = running
+    assert last["work"] == cancelled["work"] == views.CANCELLED
+    assert (last["texts"]["prompt"], last["texts"]["is_busy"]) == ("Once", False)
+    assert "Press Write" in last["texts"]["note"]
+
+
+def test_cancel_also_holds_for_a_text_that_still_waits_for_its_turn(engine, visitor):
+    turns = Turns()
+    live, jobs = LiveHandlers(engine, turns), JobHandlers(engine, turns)
+    live.ask_write(Call("s"))
+    jobs.cancel(Call("s"), visitor, dict(NO_JOBS))
+    asked = (Call("s"), visitor, "Once", 8, RAW)
+    assert list(live.write(*asked)) == [{"work": views.CANCELLED}]
+    assert engine.calls == []
+    live.ask_write(Call("s"))
+    assert list(live.write(*asked))[-1]["texts"]["prompt"] == "Once"
+
+
+def test_one_press_of_cancel_stops_a_job_and_the_text_beside_it(engine, visitor):
+    turns = Turns()
+    live, jobs = LiveHandlers(engine, turns), JobHandlers(engine, turns)
+    engine._jobs["mine"] = JobView("mine", "search", "running")
+    live.ask_write(Call("s"))
+    running = live.write(Call("s"), visitor, "Once", 8, RAW)
+    next(running)
+    answer = jobs.cancel(Call("s"), visitor, {**NO_JOBS, "own": "mine"})
+    assert (answer["job"], engine._cancelled) == (views.CANCELLING, {"mine"})
+    assert list(running)[-1]["work"] == views.CANCELLED
+
+
+def test_no_wish_of_a_page_leaves_its_status_pulsing(engine, visitor):
+    """Each ends on a state that does not pulse, whatever comes of it."""
+    turns, cold = Turns(), FakeEngine(step=0.0)
+    live = LiveHandlers(engine, turns)
+    refused = (Call("s"), visitor, " ", 8, RAW)
+    *_, before, last = guarded(live.write, refused[0], refused[1:])
+    assert (before["work"], "empty" in last["error"]["text"]) == (views.IDLE, True)
+    assert next(iter(live.follow(Call("s"), visitor, "rank")))["work"] == views.IDLE
+    waiting, cut = LiveHandlers(cold, turns), replace(visitor, removed=("3.attn", "4.mlp"))
+    assert next(iter(waiting.follow(Call("s"), cut, "rank")))["work"] == views.IDLE
+    assert list(waiting.write(Call("s"), cut, "Once", 8, RAW))[-1]["work"] == views.IDLE
 
 
 def test_a_failed_measurement_leaves_a_stale_board_and_a_way_on(engine):
@@ -466,6 +525,32 @@ def test_without_a_chat_template_no_prompt_goes_through_one_out_of_sight(engine,
         assert (found["visible"], found.get("value")) == (has, value)
 
 
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ({"metric": "nope"}, "metric 'nope'. There is none of that name here. Choose from: lds."),
+        ({"tab": "nope"}, "tab 'nope'. There is none of that name here. Choose from: map, curves"),
+        ({"metric": "<img>"}, "'<img>'"),
+    ],
+)
+def test_what_a_link_asks_for_and_there_is_not_is_said_and_the_rest_is_followed(query, words):
+    linked = parse_link({"remove": "7.mlp", **query}, INFO, ["lds"])
+    assert (linked.removed, linked.metric) == (("7.mlp",), "")
+    assert words in linked.refused
+    assert is_three_sentences(linked.refused)
+
+
+def test_a_link_to_another_model_is_refused_and_names_both(engine, visitor):
+    jobs = JobHandlers(engine, Turns())
+    call = Call("s", query={"model": "gpt2", "remove": "3.attn"})
+    opened = jobs.open(call, jobs.drawing.first_visitor(), None, "rank")
+    assert f"'gpt2'. {INFO.name} is in memory" in opened["error"]["text"]
+    assert "visitor" not in opened
+    other = link_view(visitor, "", model="owner/name@main")
+    assert other["query"] == "?model=owner/name@main&remove=18.attn"
+    assert parse_link({"model": INFO.name, "remove": "3.attn"}, INFO, []).removed == ("3.attn",)
+
+
 def test_opening_restores_a_link_without_starting_work(engine):
     jobs = JobHandlers(engine, Turns())
     query = {"remove": "3.layer", "metric": "lds"}
@@ -505,7 +590,7 @@ def test_a_shared_page_says_what_it_takes_before_anybody_asks():
     assert allowed(Limits()) == ""
     said = allowed(Limits.of("hosted", {"BLOCKVIZ_MAX_SAMPLES": "9"}))
     assert said.startswith(" On this shared page at most 9 windows, 512 tokens in each, ")
-    assert said.endswith("10 minutes a job, 30 jobs an hour.")
+    assert "10 minutes a job, 30 jobs an hour. Results are dropped 30 minutes after" in said
 
 
 def test_one_load_of_the_demo_serves_all_pages():
@@ -551,6 +636,106 @@ def test_a_reload_finds_all_results_of_this_browser_whichever_came_last(engine, 
     assert (opened["visitor"].table_key, opened["visitor"].pairs_key) == ("t", "example")
 
 
+def came_back(handlers: JobHandlers, session: str, **kept: object) -> dict:
+    """The answer to a page that opens, with its visitor as the screen would have it."""
+    tab = {"jobs": [], "page": "a" * 32, **kept}
+    first = handlers.drawing.first_visitor()
+    answer = handlers._visitors.settled(
+        session, first, lambda now: handlers.open(Call(session), now, tab, "rank")
+    )
+    return {"visitor": handlers._visitors.newest(session, first), **answer}
+
+
+def test_a_page_that_is_loaded_again_goes_on_where_it_was(engine):
+    visitors = Visitors()
+    jobs, plan = JobHandlers(engine, Turns(), visitors), MapHandlers(engine, Turns())
+    engine._jobs["mine"] = JobView("mine", "search", "done", result={"search_key": "example"})
+    opened = came_back(jobs, "first")["visitor"]
+    for removed in (["3.mlp"], ["3.mlp", "5.attn"]):
+        call = Call("first", {"removed": removed})
+        visitors.settled("first", opened, lambda now, c=call: plan.toggle(c, now, None, None))
+    polled = visitors.settled("first", opened, lambda now: jobs.poll(
+        Call("first"), now, {**NO_JOBS, "own": "mine"}, None, None))  # fmt: skip
+    assert polled["job"]["settled"] == 1
+    left = visitors.newest("first", opened)
+    visitors.forget("first")
+    again = came_back(jobs, "second", jobs=["mine"])
+    assert again["visitor"] == left
+    assert again["visitor"].undo().removed == ("3.mlp",)
+    assert again["grid"]["removed"] == ["3.mlp", "5.attn"]
+    # Its job has ended before, and is not told of a second time.
+    assert "visitor" not in jobs.poll(Call("second"), again["visitor"], again["jobs"], None, None)
+    assert came_back(jobs, "third", page="b" * 32)["visitor"].removed == engine.example_removed
+    engine.model_key = "another"
+    assert came_back(jobs, "fourth")["visitor"].removed == engine.example_removed
+
+
+@pytest.mark.parametrize("page", [None, 3, "short", "x" * 65, ["a" * 32]])
+def test_a_tab_without_a_name_of_its_own_is_nobody_who_came_back(page):
+    assert inputs.page_id({"page": page}) == inputs.page_id(page) == ""
+    visitors = Visitors()
+    visitors.settled("s", Visitor(), lambda now: {"visitor": now.with_removed(["3.mlp"])})
+    assert visitors.came_back("t", "") is None
+
+
+def test_two_pages_that_share_a_name_go_on_apart(engine):
+    """A tab that was doubled: each goes on from the same, and neither moves the other."""
+    visitors = Visitors()
+    jobs = JobHandlers(engine, Turns(), visitors)
+    for session in ("one", "two"):
+        came_back(jobs, session)
+    cut = {"visitor": Visitor(removed=("3.mlp",))}
+    visitors.settled("one", Visitor(), lambda now: cut)
+    assert visitors.newest("two", Visitor()).removed != ("3.mlp",)
+
+
+def test_blocks_switched_while_the_server_was_away_are_taken_when_the_page_is_back(engine):
+    jobs = JobHandlers(engine, Turns())
+    opened = came_back(jobs, "s", unanswered=["3.mlp"])
+    assert (opened["visitor"].removed, opened["grid"]["removed"]) == (("3.mlp",), ["3.mlp"])
+    for forged in (["99.attn"], "3.mlp", {"0": "3.mlp"}):
+        refused = came_back(jobs, f"{forged}", page="b" * 32, unanswered=forged)
+        assert is_three_sentences(refused["error"]["text"])
+        assert refused["visitor"].removed == engine.example_removed
+
+
+def test_results_that_are_dropped_are_said_to_be_when_the_page_is_looked_at(engine, visitor):
+    jobs = JobHandlers(engine, Turns())
+    has = replace(visitor, table_key="gone", tables=("gone",), searches=("example", "old", "older"))
+    answer = jobs.look(Call("s"), has, None, "rank")
+    assert "2 searches, 1 table of scores were dropped" in answer["error"]["text"]
+    assert is_three_sentences(answer["error"]["text"])
+    kept = answer["visitor"]
+    assert (kept.table_key, kept.tables, kept.searches) == ("example", (), ("example",))
+    assert kept.removed == ("18.attn",)
+    assert jobs.look(Call("s"), kept, None, "rank") == {}
+    ranking = map_views.ranking(has, None, "ppl", {})
+    assert "not kept any more. Choose metrics above and press Score" in ranking["empty"]
+    first = jobs.drawing.first_visitor()
+    jobs._visitors.came_back("before", "a" * 32)
+    jobs._visitors.settled("before", first, lambda now: {"visitor": has})
+    opened = came_back(jobs, "after")
+    assert "2 searches" in opened["error"]["text"]
+    assert opened["visitor"].searches == ("example",)
+
+
+def test_back_is_undo_where_that_is_the_same_step(engine, visitor):
+    plan = MapHandlers(engine, Turns())
+    now = visitor.with_removed(["3.mlp"]).with_removed(["3.mlp", "5.attn"])
+
+    def walk(to: list[str], visitor: Visitor) -> Visitor:
+        answer = plan.walk(Call("s", {"removed": to, "walk": 4}), visitor, None, None)
+        assert answer["link"]["walk"] == 4
+        return answer["visitor"]
+
+    back = walk(["3.mlp"], now)
+    assert (back.removed, back.future) == (("3.mlp",), (("3.mlp", "5.attn"),))
+    assert walk(["3.mlp", "5.attn"], back) == now
+    assert walk(["9.attn"], back).past[-1] == ("3.mlp",)
+    with pytest.raises(BadPlan):
+        walk(["99.attn"], back)
+
+
 def test_a_browser_remembers_a_dozen_jobs(engine, visitor):
     jobs, state = JobHandlers(engine, Turns()), dict(NO_JOBS)
     kept = {"jobs": []}
@@ -570,9 +755,22 @@ def test_a_poll_takes_a_result_once_and_then_rests(engine, visitor):
     first = jobs.poll(Call("s"), visitor, state, "ppl", "rank")
     assert (first["visitor"].table_key, first["visitor"].removed) == ("t", ("18.attn",))
     assert first["timer"]["active"] is False
-    second = jobs.poll(Call("s"), visitor, first["jobs"], "ppl", "rank")
+    second = jobs.poll(Call("s"), first["visitor"], state, "ppl", "rank")
     assert "visitor" not in second
     assert first["job"]["settled"] == second["job"]["settled"] == 1
+
+
+@pytest.mark.parametrize(("elapsed", "seconds"), [(0, 0.5), (9, 0.5), (10, 1), (59, 1), (60, 2)])
+def test_a_long_job_is_looked_at_less_often_and_a_new_one_as_often_as_ever(
+    engine, visitor, elapsed, seconds
+):
+    jobs = JobHandlers(engine, Turns())
+    engine._jobs["mine"] = JobView("mine", "score", "running", elapsed=elapsed)
+    update = jobs.poll(Call("s"), visitor, {**NO_JOBS, "own": "mine"}, "ppl", "rank")
+    assert (update["timer"]["active"], update["timer"]["value"]) == (True, seconds)
+    assert set(update) == {"job", "timer"}  # the rest of the page is left alone
+    begun = jobs.begin(Call("t"), dict(NO_JOBS), lambda: "mine")
+    assert begun["timer"]["value"] == 0.5
 
 
 def test_jobs_that_end_in_the_same_poll_both_leave_their_result(engine, visitor):
@@ -666,6 +864,21 @@ def test_a_bug_shows_a_reference_and_logs_the_trace(caplog):
 def test_the_same_error_twice_is_shown_twice():
     error = BadPlan("A.", "B.", "C.")
     assert failure(error)["error"]["id"] != failure(error)["error"]["id"]
+
+
+def test_a_refusal_goes_when_what_was_refused_is_done_after_all(engine):
+    refusals, refused = Refusals(), failure(BadInput("A.", "B.", "C."))
+    assert refusals.answered("s", "check", refused) == refused
+    for session, action in (("s", "toggle"), ("t", "check")):
+        assert refusals.answered(session, action, {"load": 1}) == {"load": 1}
+    assert refusals.answered("s", "check", {"load": 1}) == {"load": 1, "error": views.NO_ERROR}
+    assert refusals.answered("s", "check", {"load": 1}) == {"load": 1}
+    # What a job has said at its end was refused to nobody, and stays.
+    said = {"error": error_view("The job failed.")}
+    refusals.answered("s", "check", refused)
+    assert refusals.answered("s", "poll", said) == said
+    for action in ("poll", "check"):
+        assert refusals.answered("s", action, {"job": 1}) == {"job": 1}
 
 
 def test_an_answer_for_a_component_that_is_no_output_is_a_bug():
@@ -779,9 +992,10 @@ def test_what_waited_in_the_queue_while_cancel_was_pressed_does_not_start():
     wish = (visitor, "rank")
     turns.begin("s")
     jobs.cancel(Call("s"), visitor, dict(NO_JOBS))
-    assert list(live.follow(Call("s"), *wish)) == []
+    assert list(live.follow(Call("s"), *wish)) == [{"work": views.CANCELLED}]
     assert engine.calls == []
-    assert list(live.measure(Call("s"), *wish))[-1]
+    live.ask_measure(Call("s"))
+    assert list(live.follow(Call("s"), *wish))[-1]
     assert engine.calls == ["measure 3"]
     jobs.cancel(Call("s"), visitor, dict(NO_JOBS))
     assert list(live.follow(Call("t"), *wish)) != []  # another page was not cancelled
@@ -826,6 +1040,7 @@ def test_a_curve_of_another_ranking_is_not_drawn():
     visitor, cards = Visitor(model_key=engine.model_key), InsightCards(engine)
     how = {"metric": "bi", "is_log": True, "lens": None}
     drawn = cards.page("right", visitor, **how)
+    assert {card.provenance_note.rpartition(" · ")[2] for card in drawn.values()} == {"bundled"}
     names = {row[0] for row in drawn["cumulative"].rows}
     assert {"Block influence", "Logit disruption"} <= names
     scores = engine._tables["example"].metrics

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from fake_repair import make_repair
 from blockviz.errors import BlockvizError
 from blockviz.job_view import JobView
 from blockviz.session import ScoreRequest, Visitor
+from blockviz.session import exports as exports_module
 from blockviz.session.exports import Exported, Exports, archive, archive_name
 from blockviz.session.repair_views import RepairRequest
 from blockviz.types import CheckRow, run
@@ -30,7 +34,8 @@ from blockviz.ui.turns import Turns
 GOOD = {
     "export_mode": "stock-compact", "export_fix": "writer_refit", "export_llama": False,
     "export_text": "demo", "export_samples": 48, "export_seq_len": 512, "export_skip": 0,
-    "export_seed": 42, "shown_text": "demo", "shown_samples": 16, "shown_seq_len": 512,
+    "export_held": 8, "export_seed": 42, "shown_text": "demo", "shown_samples": 16,
+    "shown_seq_len": 512,
 }  # fmt: skip
 REMOVED = ("18.attn", "7.attn", "7.mlp")
 
@@ -67,13 +72,14 @@ def described(
 def test_the_settings_become_the_request_they_show(engine, visitor):
     request = request_of(engine, visitor, *form(
         export_mode="custom", export_fix="ridge", export_llama=True, export_text="own",
-        export_samples=24, export_seq_len=256, export_skip=3, export_seed=7, shown_samples=5,
-        shown_seq_len=128,
+        export_samples=24, export_seq_len=256, export_skip=3, export_held=4, export_seed=7,
+        shown_samples=5, shown_seq_len=128,
     ))  # fmt: skip
     assert request.plan == visitor.plan() and request.mode == "custom"
     # A custom export carries what has no place in its family, so it is no Llama.
     assert request.as_llama is False
     assert request.repair.corrections == ("ridge",) and request.repair.n_skip == 3
+    assert request.repair.n_held == 4
     assert request.repair.text == ScoreRequest(calibration="own", n_samples=24, seq_len=256, seed=7)
     assert request.evaluation == ScoreRequest(n_samples=5, seq_len=128, seed=7)
     assert request_of(engine, visitor, *form(export_fix="none")).repair is None
@@ -85,7 +91,7 @@ def test_the_settings_become_the_request_they_show(engine, visitor):
         ("export_mode", "zip"), ("export_mode", None), ("export_mode", ["custom"]),
         ("export_fix", "all"), ("export_fix", "auto"), ("export_fix", 3),
         ("export_text", "/etc/passwd"), ("export_text", "upload"), ("export_samples", 0),
-        ("export_samples", 65), ("export_seq_len", 513), ("export_skip", -1),
+        ("export_samples", 65), ("export_seq_len", 513), ("export_skip", -1), ("export_held", 1.5),
         ("export_seed", math.nan), ("shown_text", "c4"), ("shown_samples", "16"),
         ("shown_seq_len", 1),
     ],
@@ -177,6 +183,8 @@ def test_the_file_is_offered_with_its_checks(engine, export, visitor, tmp_path):
     assert "10 of 10 checks passed" in view["lead"]
     assert [row["state"] for row in view["rows"]] == ["passed"] * 10
     facts = {fact["name"]: fact["value"] for fact in view["facts"]}
+    n = engine.info.n_layers
+    assert facts["Layers"].startswith(f"{n - 1}, with {n - 1} attention and {n} MLP blocks")
     assert facts["Perplexity"].startswith("32.9 → 41.2 (+25.1")
     assert "from_pretrained" in view["code"] and "trust_remote_code" not in view["code"]
     assert not found["export_note"]["text"]
@@ -244,9 +252,50 @@ def test_exports_wait_in_folders_that_nobody_can_guess(tmp_path):
     assert len(first.name) >= 20 and exports.begin("b") != first and first.is_dir()
     second = exports.begin("a")
     assert not first.exists() and second.is_dir()
-    now[0] = second.stat().st_mtime + 31 * 60
+    exports.finish(second)
+    now[0] += 29 * 60
     exports.begin("c")
+    assert second.is_dir()
+    now[0] += 60
+    exports.sweep()
     assert not second.exists()
+
+
+def test_exports_are_deleted_by_a_clock_that_never_jumps_and_without_a_next_one(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(exports_module, "SWEEP_SECONDS", 0.01)
+    now = [0.0]
+    left = tmp_path / "root" / "left by an earlier process"
+    left.mkdir(parents=True)
+    os.utime(left, (0, 0))
+    exports = Exports(tmp_path / "root", clock=lambda: now[0])
+    written, whole = exports.begin("a"), exports.begin("b")
+    exports.finish(whole)
+    monkeypatch.setattr(time, "time", lambda: 4e9)
+    exports.sweep()
+    assert left.exists() and whole.exists()
+    now[0] += 30 * 60
+    until = time.monotonic() + 30
+    while (whole.exists() or left.exists()) and time.monotonic() < until:
+        threading.Event().wait(0.01)
+    assert list((tmp_path / "root").iterdir()) == [written], "what is still being written stays"
+    exports.drop(written)
+    assert exports._watch is None
+
+
+def test_what_a_local_app_has_written_stays_until_it_is_closed(tmp_path):
+    now = [0.0]
+    left = tmp_path / "root" / "left by an earlier app"
+    left.mkdir(parents=True)
+    exports = Exports(tmp_path / "root", clock=lambda: now[0], keep_seconds=math.inf)
+    exports.sweep()
+    mine = exports.begin("a")
+    exports.finish(mine)
+    now[0] += 1e6
+    exports.sweep()
+    assert mine.is_dir() and not left.exists()
+    exports.drop(mine)
 
 
 def test_an_archive_holds_the_files_as_they_are(engine, visitor, tmp_path):
@@ -275,6 +324,7 @@ def test_an_archive_holds_the_files_as_they_are(engine, visitor, tmp_path):
 )
 def test_the_name_of_a_file_is_plain(model, name):
     assert archive_name(model, 14, 60) == name
+    assert archive_name(model, 14, 60, "custom") == f"{name}-custom"
 
 
 def pushes(

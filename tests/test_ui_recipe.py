@@ -15,6 +15,7 @@ from blockviz.session.recipe_file import recipe_from_json, recipe_to_json
 from blockviz.session.repair_views import RepairRequest
 from blockviz.types import PruningPlan
 from blockviz.ui.compare_form import choices
+from blockviz.ui.found import search_of
 from blockviz.ui.recipe_handlers import FOLLOWED, OPENED, RecipeHandlers, saved
 from blockviz.ui.screen import Call, to_outputs
 from blockviz.ui.turns import Turns
@@ -45,7 +46,7 @@ def request(tmp_path, fix: str = FIX) -> ExportRequest:
         {"schema": "blockviz/plan/1", "removed": ["18.attn", "7.attn", "7.mlp"]}
     )
     fit = ScoreRequest(calibration="own", n_samples=24, seq_len=256, seed=7)
-    repair = RepairRequest(plan=plan, corrections=(fix,), text=fit, n_skip=3)
+    repair = RepairRequest(plan=plan, corrections=(fix,), text=fit, n_skip=3, n_held=5)
     measured = ScoreRequest(n_samples=5, seq_len=128, seed=7)
     return ExportRequest(
         plan, tmp_path, mode="custom", repair=repair, evaluation=measured, scoring=SCORED
@@ -58,6 +59,26 @@ def opened(recipes, visitor, tmp_path, text: str) -> dict:
     update = recipes.open(Call("s"), visitor, str(path))
     to_outputs(OPENED, update)
     return update
+
+
+def test_a_recipe_says_which_search_found_its_plan(engine, visitor, tmp_path):
+    run = engine.search_run("example")
+    step = run.steps[1]
+    found = replace(visitor, removed=tuple(str(p) for b in step.removed for p in b.parts))
+    said, data = search_of(engine, found), run.provenance.data
+    assert (said["strategy"], said["objective"], said["n_decisions"]) == (
+        run.strategy, run.objective, 2,
+    )  # fmt: skip
+    assert (said["n_samples"], said["seq_len"], said["seed"]) == (
+        data.n_samples, data.seq_len, data.seed,
+    )  # fmt: skip
+    asked = replace(request(tmp_path), search=said)
+    recipe = json.loads(saved(engine.info, asked)["text"])
+    assert recipe["search"] == said
+    assert recipe_from_json(recipe, "mine").plan.removed == asked.plan.removed
+    # A set put together by hand, or found by a search of another visitor, has none.
+    assert search_of(engine, visitor) == search_of(engine, replace(found, searches=())) == {}
+    assert json.loads(saved(engine.info, request(tmp_path))["text"])["search"] is None
 
 
 def test_what_is_saved_is_shown_and_then_followed(engine, recipes, visitor, tmp_path):
@@ -74,7 +95,8 @@ def test_what_is_saved_is_shown_and_then_followed(engine, recipes, visitor, tmp_
     values = {name: update[name]["value"] for name in FOLLOWED}
     assert values == {
         "export_mode": "custom", "export_fix": FIX, "export_llama": False, "export_text": "own",
-        "export_samples": 24, "export_seq_len": 256, "export_skip": 3, "export_seed": 7,
+        "export_samples": 24, "export_seq_len": 256, "export_skip": 3, "export_held": 5,
+        "export_seed": 7,
         "shown_text": "demo", "shown_samples": 5, "shown_seq_len": 128,
         "metrics": ["bi", "ppl"], "source": "own", "n_samples": 16, "seq_len": 64, "seed": 3,
         "mode": "per_sample", "unit": "attn", "tasks": "", "task_rows": 20,
@@ -82,6 +104,17 @@ def test_what_is_saved_is_shown_and_then_followed(engine, recipes, visitor, tmp_
     assert "2 metrics scored on 16 × 64 tokens of own, seed 3; " in said
     # With settings of its own, it is offered beside the others from then on.
     assert FIX in [label for _, label in choices(engine, followed)]
+
+
+def test_windows_that_this_page_does_not_cut_are_named(engine, recipes, visitor, tmp_path):
+    """Otherwise the page would fit another repair, and say nothing of it."""
+    asked = request(tmp_path)
+    text = replace(asked.repair.text, is_shuffled=True, mode="per_sample")
+    recipe = saved(engine.info, replace(asked, repair=replace(asked.repair, text=text)))["text"]
+    assert recipe_from_json(json.loads(recipe), "mine").fit["is_shuffled"] is True
+    shown = opened(recipes, visitor, tmp_path, recipe)
+    assert "(mode, is_shuffled): follow it on the command line" in shown["recipe_says"]["note"]
+    assert shown["recipe_use"]["visible"] is False
 
 
 def test_nothing_is_followed_before_it_is_confirmed(recipes, visitor, engine, tmp_path):

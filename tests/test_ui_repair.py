@@ -191,6 +191,7 @@ def test_a_repair_starts_one_job_and_a_second_one_waits(engine, repair, visitor)
     first = repair.start(Call("s"), visitor, dict(NO_JOBS), *form(repair_skip=3))
     # Compare and Export fit it on the same from now on.
     assert first["compare_skip"] == first["export_skip"] == 3
+    assert first["compare_held"] == first["export_held"]
     assert first["against_samples"] == first["shown_samples"] == 16
     assert engine.calls == ["repair 3"]
     assert "measured first" in first["repair_note"]["text"]
@@ -289,6 +290,8 @@ def test_the_table_has_a_row_each_and_marks_the_best_with_the_reason(engine, rep
     assert [title for title, row in rows.items() if row["is_best"]] == ["Writer refit"]
     assert ["best", "best"] in [list(tag) for tag in best["tags"]]
     assert "Writer refit, lowest perplexity on the held-out windows" in view["lead"]
+    table = engine.repair_table("mine")
+    assert f"fitted on {repair_rows.fitted_tokens(table)}." in view["lead"]
     assert best["share"] == pytest.approx(0.665) and best["closed"] == "66.5\u202f%"
     assert best["cells"][3:] == ["0", "stock: weights of surviving blocks"]
     assert rows["Ridge map"]["cells"][4] == "needs custom code"
@@ -482,3 +485,14 @@ def test_hostile_words_reach_no_template_of_the_repair_tab():
     # A warning is foreign text: it goes where text is set as text.
     assert HOSTILE.strip() in update["repair_note"]["text"]
     assert "\u202e" not in update["repair_rows"]["note"]
+
+
+def test_the_tokens_fitted_on_are_told_beside_those_of_the_form(engine, visitor):
+    """8 windows of 128 are 1 024 tokens, and the first of each is left out of the sums."""
+    keep(engine, visitor)
+    table = engine.repair_table("mine")
+    text = replace(table.provenance.data, n_samples=8, seq_len=128, n_tokens=1024)
+    table = replace(table, provenance=replace(table.provenance, data=text))
+    told = repair_rows.fitted_tokens
+    assert told(replace(table, n_tokens=1016)) == "1\u202f016 of 1\u202f024 tokens"
+    assert told(replace(table, n_tokens=1024)) == "1\u202f024 tokens"

@@ -11,7 +11,7 @@ import pytest
 from fake_engine import CARDS, HOSTILE, FakeEngine
 from fake_search import STRATEGIES, make_run
 
-from blockviz.errors import BadInput, BlockvizError
+from blockviz.errors import BadInput, BlockvizError, OverLimit
 from blockviz.job_view import JobView
 from blockviz.search import Goal, OneShot, Policy, Space, Window
 from blockviz.search.presets import PRESETS as RECIPES
@@ -33,7 +33,7 @@ from blockviz.ui.turns import Turns
 
 LOG, LINEAR = True, False
 GOOD = {
-    "search_preset": "", "search_target": "blocks", "search_amount": 6,
+    "search_preset": "", "search_target": "count", "search_amount": 6,
     "search_strategy": "greedy", "strategy_settings": "", "search_objective": "ppl",
     "objective_settings": "", "search_unit": "block", "protect_first": 0, "protect_last": 0,
     "search_text": "demo", "search_samples": 16, "search_seq_len": 128, "search_seed": 42,
@@ -92,13 +92,13 @@ def test_the_settings_become_the_request_they_show(engine):
 
 @pytest.mark.parametrize(
     ("kind", "amount", "field", "value"),
-    [("blocks", 6, "blocks", 6), ("ratio", 15, "ratio", 0.15), ("speedup", 1.2, "speedup", 1.2),
+    [("count", 6, "blocks", 6), ("ratio", 15, "ratio", 0.15), ("speedup", 1.2, "speedup", 1.2),
      ("max_ppl_rise", 10, "max_ppl_rise", 10)],
 )  # fmt: skip
 def test_every_target_sets_its_own_field_and_no_other(engine, kind, amount, field, value):
     request = request_of(engine, *form(search_target=kind, search_amount=amount))
-    found = {name: getattr(request, name) for name in TARGETS if getattr(request, name) is not None}
-    assert found == {field: value}
+    found = {target.field: getattr(request, target.field) for target in TARGETS.values()}
+    assert {name: amount for name, amount in found.items() if amount is not None} == {field: value}
 
 
 FORGED = [
@@ -298,7 +298,14 @@ def test_a_refusal_stands_where_the_time_would(engine, search, visitor):
     *_, last = search.estimate(Call("s"), visitor, *form(search_amount=0))
     assert "must lie between 1" in last["search_time"]["text"]
     assert engine.calls == []
-    *_, last = search.estimate(Call("s"), visitor, *form(search_amount=61))
+    *_, last = search.estimate(Call("s"), visitor, *form(search_amount=60))
+    assert "must lie between 1 and 59 here" in last["search_time"]["text"]
+
+    def refuse(request: SearchRequest) -> None:
+        raise BadInput("Too many.", "There are fewer.", "Remove fewer.")
+
+    engine.estimate_search = refuse
+    *_, last = search.estimate(Call("s"), visitor, *form())
     assert last["search_time"]["text"] == "Too many. There are fewer. Remove fewer."
 
 
@@ -338,6 +345,28 @@ def test_a_guess_is_said_as_one(seconds, said):
 
 def test_equal_ends_of_a_guess_are_said_once():
     assert search_cards.guessed(Estimate(8, 8.2, 12)) == "About 8\u202fs, up to 12 removed sets."
+
+
+@pytest.mark.parametrize(
+    ("unit", "most"), [("block", 59), ("layer", 29), ("attn", 30), ("mlp", 30)]
+)
+def test_the_range_of_a_target_is_that_of_the_model(engine, unit, most):
+    """One block always stays, of whichever kind; the demo has 30 layers."""
+    asked = {"search_target": "count", "search_unit": unit}
+    assert request_of(engine, *form(**asked, search_amount=most)).blocks == most
+    with pytest.raises(OverLimit, match=f"between 1 and {most} here"):
+        request_of(engine, *form(**asked, search_amount=most + 1))
+
+
+@pytest.mark.parametrize(
+    ("limit", "more"),
+    [(None, ""), (1800, ""),
+     (600, " It may be stopped at the limit of 10\u202fmin, with what it has by then."),
+     (300, " It is stopped at the limit of 5\u202fmin, with what it has by then.")],
+)  # fmt: skip
+def test_a_guess_beyond_the_limit_says_that_the_limit_is_the_end(limit, more):
+    said = search_cards.guessed(Estimate(480, 1500, 732), limit)
+    assert said == f"About 8\u202fmin to 25\u202fmin, up to 732 removed sets.{more}"
 
 
 # Running
@@ -559,7 +588,7 @@ def test_searches_of_one_text_stand_together_and_others_apart(engine, visitor):
     assert len({(g.unit_label, g.title) for g in found.values()}) == 4
     held_out = found[curves_cards.HELD_OUT]
     assert set(held_out.lines) == {s.title for s in engine.table("example").metrics.values()}
-    assert "held-out" in held_out.title
+    assert "held-out" in held_out.title and held_out.title.endswith(", bundled")
 
 
 def test_only_measured_decisions_become_points(engine, visitor):

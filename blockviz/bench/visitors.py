@@ -133,7 +133,8 @@ class _Site:
         self.values = {c["id"]: c["props"].get("value") for c in config["components"]}
 
     def load(self) -> Mapping[str, Any]:
-        return next(d for d in self.events if d["targets"] and d["targets"][0][1] == "load")
+        asked = (d for d in self.events if d["backend_fn"] and d["targets"])
+        return next(d for d in asked if d["targets"][0][1] == "load")
 
     def then(self, event: Mapping[str, Any]) -> Mapping[str, Any]:
         """What follows an event through the queue: a change's perplexity, behind it the text."""

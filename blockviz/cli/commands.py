@@ -6,12 +6,12 @@ import argparse
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from blockviz.cli.console import Stopped, complain, drain, say, table, write_json
+from blockviz.cli.console import Stopped, complain, drain, say, table
 from blockviz.cli.contest_commands import contest
 from blockviz.cli.evaluate_commands import evaluate, generate
 from blockviz.cli.export_commands import export, verify
 from blockviz.cli.insight_commands import judge, stability
-from blockviz.cli.options import check_out
+from blockviz.cli.out_file import check_out, write_json
 from blockviz.cli.recipes import check_text, read_recipe, scored_as_before
 from blockviz.cli.repair_commands import correct
 from blockviz.cli.requests import names_of, request_of

@@ -1,17 +1,17 @@
-"""What the command line shows: a progress bar on stderr, a table on stdout, JSON in a file."""
+"""What the command line shows: a progress bar on stderr, a table on stdout."""
 
 from __future__ import annotations
 
 import contextlib
-import json
+import io
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tqdm import tqdm
 
+from blockviz.errors import printable
 from blockviz.types import Done, Events
 
 
@@ -50,13 +50,14 @@ def drain(events: Events, seen: Callable[[Any], None] | None = None) -> Any:
 
 
 def _advance(bar: tqdm | None, stage: str, done: float, total: float, note: str) -> tqdm:
+    stage = printable(stage)
     if bar is None or bar.desc != f"{stage}: ":
         if bar is not None:
             bar.close()
         quiet = not sys.stderr.isatty() or not is_first_process()
         bar = tqdm(desc=stage, total=total or None, disable=quiet, leave=False, file=sys.stderr)
         bar.desc = f"{stage}: "
-    bar.set_postfix_str(note, refresh=False)
+    bar.set_postfix_str(printable(note), refresh=False)
     bar.update(done - bar.n)
     return bar
 
@@ -67,22 +68,38 @@ def is_first_process() -> bool:
 
 
 def say(text: str = "") -> None:
-    """One line on stdout. A reader that has gone, such as `head`, stops the lines, not the work."""
+    """One line on stdout, no escape codes in it. A reader that has gone, such as `head`, or a disk
+    that is full stops the lines, not the work."""
     if not is_first_process():
         return
     try:
-        sys.stdout.write(text + "\n")
+        sys.stdout.write(printable(text) + "\n")
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
+        if not isinstance(error, BrokenPipeError):
+            complain(f"blockviz: standard output takes no more ({error.strerror}).")
+            sys.stdout = Nowhere()
+
+
+class Nowhere(io.StringIO):
+    """Standard output from when on it took no more."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
+def is_output_lost() -> bool:
+    """Whether lines were not shown that somebody waits for."""
+    return isinstance(sys.stdout, Nowhere)
 
 
 def complain(text: str) -> None:
-    """One line on stderr."""
+    """One line on stderr, no escape codes in it."""
     if is_first_process():
-        sys.stderr.write(text + "\n")
+        sys.stderr.write(printable(text) + "\n")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -92,17 +109,3 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         first = row[0].ljust(widths[0])
         rest = [c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)]
         say("  ".join([first, *rest]).rstrip())
-
-
-def write_json(path: Path | None, data: Mapping[str, Any]) -> None:
-    """`data` as a JSON file that appears whole or not at all."""
-    if path is None or not is_first_process():
-        return
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        text = json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False)
-        partial.write_text(text + "\n", encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    say(f"Written: {path}")

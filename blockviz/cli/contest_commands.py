@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
 from dataclasses import replace
 from pathlib import Path
 
-from blockviz.cli.console import Stopped, complain, drain, say, table, write_json
-from blockviz.cli.options import check_out
+from blockviz.cli.console import Stopped, complain, drain, is_first_process, say, table
+from blockviz.cli.out_file import as_json, check_out, shown, write_json
 from blockviz.cli.requests import names_of
 from blockviz.errors import BadInput, BlockvizError
+from blockviz.json_files import read_json
 from blockviz.session.contest import contest_request
 from blockviz.session.contest_space import check_contest
 from blockviz.session.contest_views import ContestRequest
 from blockviz.session.opening import open_model
 from blockviz.session.views import ScoreRequest
 from blockviz.types import Contest, Entry
+from blockviz.whole_files import is_stream, write_whole
 
 NONE = "-"
+MOST_CONTEST = 256 * 2**20
 
 
 def contest(args: argparse.Namespace) -> int:
@@ -55,8 +57,15 @@ class _Written:
         for entry in new:
             said = entry.refused or f"perplexity {entry.perplexity:.4f}"
             complain(f"{entry.name}, draw {entry.draw}: {said}")
-        if new:
-            write_json(self._out, found.to_json())
+        if new and self._out is not None and not is_stream(self._out) and is_first_process():
+            self._write(self._out, found)
+
+    def _write(self, out: Path, found: Contest) -> None:
+        """A disk that is full now may not be at the end."""
+        try:
+            write_whole(out, as_json(found.to_json()).encode())
+        except OSError as error:
+            complain(f"blockviz: {shown(out)} is not written so far ({error.strerror}).")
 
 
 def _request(args: argparse.Namespace) -> ContestRequest:
@@ -91,11 +100,11 @@ def _request(args: argparse.Namespace) -> ContestRequest:
 
 def _known(out: Path | None) -> Contest | None:
     """What an earlier run wrote there; None of another file."""
-    if out is None or not out.exists():
+    if out is None or not out.is_file():
         return None
     try:
-        return Contest.from_json(json.loads(out.read_text(encoding="utf-8-sig")))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, BlockvizError):
+        return Contest.from_json(read_json(out, most_bytes=MOST_CONTEST))
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, BlockvizError):
         return None
 
 

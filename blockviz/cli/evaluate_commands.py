@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import math
 from pathlib import Path
 from typing import Any
 
-from blockviz.cli.console import Stopped, complain, drain, say, table, write_json
-from blockviz.cli.options import check_out
+from blockviz.cli.console import Stopped, complain, drain, say, table
+from blockviz.cli.out_file import check_out, write_json
 from blockviz.cli.recipes import cut_as_before, read_recipe
 from blockviz.cli.requests import names_of, read_plan, repair_request_of, request_of
 from blockviz.errors import BadInput
@@ -20,6 +19,7 @@ from blockviz.session.repairing import repaired_by
 from blockviz.session.speeding import SpeedRequest
 from blockviz.session.writing import write_pair, write_text
 from blockviz.types import PruningPlan
+from blockviz.types.numbers import plain, rise
 
 
 def evaluate(args: argparse.Namespace) -> int:
@@ -70,15 +70,13 @@ def show_report(report: dict[str, Any]) -> None:
     """A line a variant; the pruned one with its rise and the rise's error."""
     rows = []
     for row in report["rows"]:
-        found = row["perplexity"]
-        rise = "-"
+        found, change = row["perplexity"], "-"
         if "log_rise" in found:
-            ratio = math.exp(found["log_rise"])
-            rise = f"{100 * (ratio - 1):+.2f} ± {100 * ratio * found['log_rise_stderr']:.2f} %"
+            change = plain(rise(found["log_rise"], found["log_rise_stderr"]))
         value = f"{found['value']:.4f} ± {found['stderr']:.4f}"
         cut = _share(row["params"]["removed_ratio"])
         stored = row["params"]["stored_ratio"]
-        rows.append([_variant(row), value, rise, cut, "-" if stored is None else _share(stored)])
+        rows.append([_variant(row), value, change, cut, "-" if stored is None else _share(stored)])
     table(["variant", "perplexity", "rise", "parameters cut", "stock file saves"], rows)
     for label, reason in report.get("refused", {}).items():
         say(f"{label}: {reason}")

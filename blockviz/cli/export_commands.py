@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 
-from blockviz.cli.console import complain, drain, say, write_json
-from blockviz.cli.options import check_out
+from blockviz.cli.console import complain, drain, say
+from blockviz.cli.out_file import check_out, write_json
 from blockviz.cli.recipes import cut_as_before, read_recipe
 from blockviz.cli.requests import names_of, read_plan, repair_request_of, request_of
 from blockviz.errors import BadInput
@@ -20,6 +20,7 @@ from blockviz.session.exporting import (
 from blockviz.session.opening import open_model
 from blockviz.session.repair_space import NO_CORRECTION
 from blockviz.types import CheckRow, ExportReport, PruningPlan
+from blockviz.types.numbers import plain, rise_between
 
 FAILED = 1
 
@@ -55,7 +56,7 @@ def _request(args: argparse.Namespace) -> ExportRequest:
     is_repaired = args.state is None and bool(set(names) - {NO_CORRECTION})
     return ExportRequest(
         plan=plan,
-        folder=args.out,
+        folder=args.out.resolve(),
         mode=args.mode,
         repair=repair_request_of(args, plan, names) if is_repaired else None,
         state=args.state,
@@ -86,9 +87,9 @@ def show_checks(rows: Iterable[CheckRow]) -> None:
 def show_export(found: ExportReport) -> None:
     """What was written, how large it is, and how well it does."""
     mib = 2**20
-    ratio = found.perplexities["exported"] / found.perplexities["original"]
+    before, after = found.perplexities["original"], found.perplexities["exported"]
     say(
-        f"{found.mode}: {found.n_layers} layers, {found.n_parameters:,} of "
+        f"{found.mode}: layers {found.layers}; {found.n_parameters:,} of "
         f"{found.n_parameters_before:,} parameters; {found.n_bytes / mib:.1f} MiB of weights, the "
         f"original {found.n_bytes_before / mib:.1f} MiB"
     )
@@ -97,8 +98,8 @@ def show_export(found: ExportReport) -> None:
         f"without {100 * found.stored_ratio:.2f} %"
     )
     say(
-        f"perplexity {found.perplexities['original']:.4f} -> {found.perplexities['exported']:.4f} "
-        f"({100 * (ratio - 1):+.2f} %) on {found.data}"
+        f"perplexity {before:.4f} -> {after:.4f} ({plain(rise_between(before, after))}) "
+        f"on {found.data}"
     )
     for note in found.notes:
         say(note)

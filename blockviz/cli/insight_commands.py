@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
-from blockviz.cli.console import Stopped, complain, drain, say, table, write_json
-from blockviz.cli.options import check_out
+from blockviz.cli.console import Stopped, complain, drain, say, table
+from blockviz.cli.out_file import check_out, shown, write_json
 from blockviz.cli.requests import request_of
 from blockviz.errors import BadInput, BlockvizError
+from blockviz.json_files import NotJson, read_json
 from blockviz.session.findings import compare, findings_of
 from blockviz.session.judging import judge_request
 from blockviz.session.kept import kept_on_disk
 from blockviz.session.opening import open_model
-from blockviz.types import Judgement, ScoreTable
+from blockviz.types import Judgement, Provenance, ScoreTable
 
 NONE = "-"
+# Scores hold a number for every window of every block and metric.
+MOST_SCORES = 256 * 2**20
 
 
 def judge(args: argparse.Namespace) -> int:
@@ -63,10 +65,11 @@ def show_verdicts(data: dict[str, object]) -> None:
         for v in data["verdicts"]
     ]
     table(["metric", "tau-b", "90 % interval", "mean rise, nats", "blocks"], rows)
-    facts = data["provenance"]
+    facts = Provenance.from_json(data["provenance"])
+    text = f"{facts.data.describe()}, " if facts.data else ""
     say(
         f"tau-b: order of single cuts foretold; rise: along the first cuts by the metric; "
-        f"{facts['dataset']}, {facts['n_samples']} × {facts['seq_len']} tokens, {facts['dtype']}"
+        f"{text}{facts.dtype}"
     )
 
 
@@ -94,14 +97,15 @@ def stability(args: argparse.Namespace) -> int:
 def read_table(path: Path) -> ScoreTable:
     """The scores that blockviz has written to a file; BadInput where they are none."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8-sig"))
+        data = read_json(path, most_bytes=MOST_SCORES)
         if data["schema"] != "blockviz/scores/1":
             raise ValueError(data["schema"])
         return ScoreTable.from_json(data)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, BlockvizError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, BlockvizError) as error:
+        is_json = not isinstance(error, NotJson)
         raise BadInput(
-            f"The scores {path.name} were to be read.",
-            "There is no such file, or it does not hold what blockviz score writes.",
+            f"The scores {shown(path)} were to be read.",
+            "The file does not hold what blockviz score writes." if is_json else error.found,
             "Give a file written by blockviz score --out FILE.json.",
         ) from error
 

@@ -12,6 +12,7 @@ from blockviz.types import TEXT_ENDINGS
 
 # What to write for a share.
 SHARE = "Write 0.2 or 20% for a fifth."
+MOST_PORT = 2**16 - 1
 UNIT_BYTES = {"": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
 
@@ -78,7 +79,7 @@ def add_text(
 
 
 def add_fit(parser: argparse.ArgumentParser, *, can_choose: bool = False) -> None:
-    """What corrections are fitted on; can_choose: windows are held back to choose by."""
+    """What corrections are fitted on; can_choose: several are fitted and one is chosen."""
     group = parser.add_argument_group("what corrections are fitted on")
     group.add_argument(
         "--calibration",
@@ -99,14 +100,15 @@ def add_fit(parser: argparse.ArgumentParser, *, can_choose: bool = False) -> Non
         metavar="N",
         help="leave out the first N windows, such as those a search has seen [0]",
     )
+    group.add_argument(
+        "--fit-held",
+        type=int,
+        default=8,
+        metavar="N",
+        help="windows behind them, never fitted on, by which a trained correction and the best of "
+        "several are chosen [8]",
+    )
     if can_choose:
-        group.add_argument(
-            "--fit-held",
-            type=int,
-            default=8,
-            metavar="N",
-            help="windows behind them to choose by, never fitted on [8]",
-        )
         group.add_argument(
             "--export-mode",
             default="stock-compact",
@@ -165,9 +167,20 @@ def percent(text: str) -> float:
         ) from error
 
 
+def port(text: str) -> int:
+    """The number of a port; BadInput where it is none. 0 stands for any that is free."""
+    if text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= MOST_PORT:
+        return int(text)
+    raise BadInput(
+        f"Port {text[:40]!r} was asked for.",
+        f"A port is a whole number from 0 to {MOST_PORT}.",
+        "Give another with --port, or by GRADIO_SERVER_PORT.",
+    )
+
+
 def n_bytes(text: str) -> int:
     """The bytes of `512MiB`, `1.5GiB`, `800KiB` or a plain number; BadInput otherwise."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMG]iB)?", text.strip(), re.IGNORECASE)
+    found = re.fullmatch(r"(\d{1,15}(?:\.\d+)?) ?([KMG]iB)?", text.strip(), re.IGNORECASE)
     size = int(float(found[1]) * UNIT_BYTES[(found[2] or "").lower()]) if found else 0
     if size < 1:
         raise BadInput(

@@ -26,6 +26,7 @@ from blockviz.cli.option_groups import (
     add_text,
     add_verify,
     percent,
+    port,
     share,
 )
 from blockviz.errors import BadInput
@@ -152,8 +153,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     app.add_argument(
         "--port",
-        type=int,
-        default=int(os.environ.get("GRADIO_SERVER_PORT", "7860")),
+        type=port,
+        default=os.environ.get("GRADIO_SERVER_PORT", "7860"),
         help="[GRADIO_SERVER_PORT, or %(default)s]",
     )
 
@@ -272,19 +273,6 @@ def _sparsify(parser: argparse.ArgumentParser) -> None:
     add("--state", type=Path, metavar="DIR", help="save the weights by a single score, with "
         "energy if asked")  # fmt: skip
     add_out(parser)
-
-
-def check_out(path: Path | None) -> None:
-    """Returns if a result could be written there, before any long work; BadInput otherwise."""
-    if path is None:
-        return
-    folder = path.parent
-    if not folder.is_dir() or path.is_dir() or not os.access(folder, os.W_OK):
-        raise BadInput(
-            f"The result was to be written to {path}.",
-            "Its folder is missing or cannot be written, or a folder has that name.",
-            "Give --out a file name in a folder that exists.",
-        )
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from blockviz.cli.console import complain
+from blockviz.cli.out_file import shown
 from blockviz.errors import BadInput
+from blockviz.json_files import NotJson, read_json
 from blockviz.session.recipe_file import (
+    CUT,
     EVALUATION,
     FIT,
     SCORING,
@@ -24,11 +26,11 @@ DEFAULT_TEXT = "demo"
 def read_recipe(args: argparse.Namespace) -> RecipeFile:
     """The file of --recipe; BadInput unless it is one."""
     try:
-        data = json.loads(args.recipe.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
+        data = read_json(args.recipe)
+    except NotJson as error:
         raise BadInput(
-            f"The recipe {args.recipe.name} was to be followed.",
-            "There is no such file, or it is not JSON.",
+            f"The recipe {shown(args.recipe)} was to be followed.",
+            error.found,
             "Give blockviz_recipe.json of an export.",
         ) from error
     return recipe_from_json(data, args.recipe.name)
@@ -78,8 +80,8 @@ def cut_as_before(args: argparse.Namespace, found: RecipeFile) -> argparse.Names
         "mode": found.mode,
         "as_llama": found.as_llama,
         "correction": found.correction,
-        **_options(args, FIT, found.fit),
-        **_options(args, EVALUATION, found.evaluation),
+        **_options(args, FIT | CUT, found.fit),
+        **_options(args, EVALUATION | CUT, found.evaluation),
     }
     return argparse.Namespace(**{**vars(args), **own})
 

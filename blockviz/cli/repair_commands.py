@@ -8,16 +8,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from blockviz.cli.console import Stopped, complain, drain, say, table, write_json
-from blockviz.cli.options import check_out
+from blockviz.cli.console import Stopped, complain, drain, say, table
+from blockviz.cli.out_file import check_out, write_json
 from blockviz.cli.requests import names_of, read_plan, repair_request_of, request_of
 from blockviz.errors import BadInput
 from blockviz.session.opening import open_model
 from blockviz.session.repair_space import check_repair
-from blockviz.session.repair_state import check_state, save_repair
+from blockviz.session.repair_state import check_state, keep_repair
 from blockviz.session.repair_views import RepairRequest
 from blockviz.session.repairing import UNFINISHED, repair_request
 from blockviz.types import PlaceFit, PruningPlan, RepairRow, RepairTable
+from blockviz.types.numbers import plain, rise
 
 NONE = "-"
 
@@ -43,20 +44,24 @@ def correct(args: argparse.Namespace) -> int:
         if stop.partial is not None:
             n = max(0, len(stop.partial.rows) - 2)
             complain(f"blockviz: stopped; what is written has {n} of {len(labels)} corrections.")
-            write_json(args.out, replace(stop.partial, is_partial=True).to_json())
-            if args.state is not None and kept:
-                save_repair(args.state, model, kept[0], stop.partial.provenance)
-                complain(f"blockviz: the best repair so far is in {args.state}.")
+            try:
+                if args.state is not None and kept:
+                    keep_repair(args.state, model, kept[0], stop.partial.provenance)
+                    complain(f"blockviz: the best repair so far is in {args.state}.")
+            finally:
+                write_json(args.out, replace(stop.partial, is_partial=True).to_json())
         raise
     chosen = found.best or (labels[0] if len(labels) == 1 else "")
     show_corrections(found, n_held=request.n_held, is_single=len(labels) == 1)
     show_places(next((row for row in found.rows if row.correction == chosen), None))
-    if args.state is not None and kept:
-        save_repair(args.state, model, kept[0], found.provenance)
-        say(f"Saved: {chosen} in {args.state}")
-    elif args.state is not None:
-        complain("blockviz: nothing is saved in --state, since no correction was chosen.")
-    write_json(args.out, found.to_json())
+    try:
+        if args.state is not None and kept:
+            keep_repair(args.state, model, kept[0], found.provenance)
+            say(f"Saved: {chosen} in {args.state}")
+        elif args.state is not None:
+            complain("blockviz: nothing is saved in --state, since no correction was chosen.")
+    finally:
+        write_json(args.out, found.to_json())
     return 0
 
 
@@ -113,14 +118,13 @@ def show_corrections(found: RepairTable, *, n_held: int, is_single: bool) -> Non
 
 
 def _cells(found: RepairTable, row: RepairRow) -> list[str]:
-    ratio, closed = math.exp(min(row.rise, 700.0)), found.closed(row)
+    closed = found.closed(row)
     is_first, is_plan = row is found.original, row.correction == "none"
-    rise = f"{100 * (ratio - 1):+.2f} ± {100 * ratio * row.rise_stderr:.2f} %"
     value = f"{_perplexity(row.nll)} ± {row.perplexity * row.stderr:.4f}"
     return [
         row.correction,
         value,
-        NONE if is_first else rise,
+        NONE if is_first else plain(rise(row.rise, row.rise_stderr)),
         NONE if is_first or is_plan or closed is None else f"{100 * closed:.1f} %",
         NONE if row.selection is None else _perplexity(row.selection),
         NONE if is_first or is_plan else f"{row.n_added:,}",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
+from blockviz.cli.out_file import shown
 from blockviz.errors import BadPlan
+from blockviz.json_files import NotJson, read_json
 from blockviz.session.repair_views import RepairRequest
 from blockviz.session.search_views import SearchRequest
 from blockviz.session.views import ScoreRequest
@@ -54,7 +55,7 @@ def repair_request_of(
         corrections=tuple(corrections),
         text=text,
         n_skip=args.fit_skip,
-        n_held=getattr(args, "fit_held", 0),
+        n_held=args.fit_held,
         evaluation=evaluation or ScoreRequest(),
         memory_bytes=getattr(args, "memory_bytes", None),
         export_mode=getattr(args, "export_mode", "stock-compact"),
@@ -98,11 +99,10 @@ def read_plan(args: argparse.Namespace) -> PruningPlan | None:
     if args.plan is None:
         return None
     try:
-        data: Any = json.loads(args.plan.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
+        return PruningPlan.from_json(read_json(args.plan))
+    except NotJson as error:
         raise BadPlan(
-            f"The plan {args.plan.name} was to be read.",
-            "There is no such file, or it is not JSON.",
+            f"The plan {shown(args.plan)} was to be read.",
+            error.found,
             "Give a plan file, or name the blocks with --remove 18.attn,7.mlp.",
         ) from error
-    return PruningPlan.from_json(data)

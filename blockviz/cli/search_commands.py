@@ -7,8 +7,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from blockviz.cli.console import Stopped, complain, drain, say, table, write_json
-from blockviz.cli.options import check_out
+from blockviz.cli.console import Stopped, complain, drain, say, table
+from blockviz.cli.out_file import check_out, write_json
 from blockviz.cli.requests import request_of, search_fields
 from blockviz.errors import BadInput
 from blockviz.session.ledger import ledger_on_disk
@@ -21,6 +21,7 @@ from blockviz.session.search_target import asked, n_units
 from blockviz.session.search_views import PairsRequest
 from blockviz.session.searching import search_request
 from blockviz.types import Events, Interactions, ModelInfo, SearchRun, SearchStep
+from blockviz.types.numbers import plain, rise_between
 
 NONE = "-"
 GOES_ON = "blockviz: the same command goes on from here."
@@ -93,7 +94,7 @@ def step_rows(run: SearchRun) -> list[list[str]]:
                 _change(before, step),
                 NONE if step.number is None else _number(step.number),
                 f"{step.evaluated:.4g} of {step.of}" if step.of else NONE,
-                f"{100 * step.confidence:.4g} %",
+                f"{100 * step.sureness:.4g} %",
                 f"{step.seconds:.1f}",
             ]
         )
@@ -136,7 +137,7 @@ def _rise(run: SearchRun) -> str:
         return f"{label} of the result was not measured"
     text = f"{label} {_number(run.baseline)} -> {_number(last.number)}"
     if label == "perplexity" and run.baseline > 0:
-        text += f" ({100 * (last.number / run.baseline - 1):+.2f} %)"
+        text += f" ({plain(rise_between(run.baseline, last.number))})"
     return text
 
 

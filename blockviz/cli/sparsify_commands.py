@@ -7,16 +7,17 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from blockviz.cli.console import Stopped, complain, drain, say, table, write_json
-from blockviz.cli.options import check_out
+from blockviz.cli.console import Stopped, complain, drain, say, table
+from blockviz.cli.out_file import check_out, write_json
 from blockviz.cli.requests import names_of, read_plan, repair_request_of, request_of
 from blockviz.errors import BadInput
 from blockviz.session.opening import open_model
-from blockviz.session.repair_state import check_state, save_repair
+from blockviz.session.repair_state import check_state, keep_repair
 from blockviz.session.sparsify_space import check_sparsify
 from blockviz.session.sparsify_views import SparseRow, SparseTable, SparsifyRequest
 from blockviz.session.sparsifying import sparsify_request
 from blockviz.types import PruningPlan
+from blockviz.types.numbers import plain, rise
 
 NONE = "-"
 
@@ -47,12 +48,14 @@ def sparsify(args: argparse.Namespace) -> int:
             write_json(args.out, replace(stop.partial, is_partial=True).to_json())
         raise
     show_sparse(found)
-    if kept:
-        save_repair(args.state, model, kept[0], found.provenance)
-        say(f"Saved: {found.sparse[-1].label()} in {args.state}")
-    elif args.state is not None:
-        complain("blockviz: nothing is saved in --state, since no weights were made sparse.")
-    write_json(args.out, found.to_json())
+    try:
+        if kept:
+            keep_repair(args.state, model, kept[0], found.provenance)
+            say(f"Saved: {found.sparse[-1].label()} in {args.state}")
+        elif args.state is not None:
+            complain("blockviz: nothing is saved in --state, since no weights were made sparse.")
+    finally:
+        write_json(args.out, found.to_json())
     return 0
 
 
@@ -122,12 +125,11 @@ def show_sparse(found: SparseTable) -> None:
 
 
 def _cells(found: SparseTable, row: SparseRow) -> list[str]:
-    ratio, whole = math.exp(min(row.rise, 700.0)), found.rows[0]
-    rise = f"{100 * (ratio - 1):+.2f} ± {100 * ratio * row.rise_stderr:.2f} %"
+    whole = found.rows[0]
     return [
         row.label(),
         f"{_perplexity(row.nll)} ± {row.perplexity * row.stderr:.4f}",
-        NONE if row is whole else rise,
+        NONE if row is whole else plain(rise(row.rise, row.rise_stderr)),
         f"{100 * row.sparsity:.2f} %",
         f"{row.n_nonzero:,}",
         f"{100 * row.n_nonzero / whole.n_parameters:.1f} %",

@@ -182,7 +182,7 @@ class Repair:
     weights: block -> {path below its layer, such as "mlp.up_proj.weight": tensor as the module
     keeps it}; writers go on top of them. revived: blocks of the plan that stand after all, with
     weights of their own. passes: forward passes over the fit set that the fitting took, the whole
-    model's included.
+    model's included; seconds: what it took, 0 where nobody looked at the clock.
     """
 
     correction: Correction
@@ -195,4 +195,5 @@ class Repair:
     fits: tuple[Fit, ...] = ()
     n_tokens: int = 0
     passes: float = 0.0
+    seconds: float = 0.0
     notes: tuple[str, ...] = ()

@@ -51,6 +51,7 @@ from blockviz.types import (
 LAST_SHARE = 1 / 20
 # Of every leaf: itself, its gradient, two averages of that, the best so far and the one in use.
 COPIES = 6
+WORDS = {"label": "Words of the whole model", "min": 2}
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Distilled(Trained, ABC):
     """
 
     tokens: str = field(default="all", metadata=TOKENS)
-    top: int = field(default=50, metadata={"label": "Words of the whole model", "min": 2})
+    top: int = field(default=50, metadata=WORDS)
     epochs: int = field(default=1, metadata=EPOCHS)
     lr: float = field(default=1e-4, metadata=RATE)
     seed: int = field(default=0, metadata=SEED)

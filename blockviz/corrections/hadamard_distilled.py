@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from blockviz.corrections.base import CORRECTIONS, Correction, Repair
-from blockviz.corrections.distilled import Distilled
+from blockviz.corrections.distilled import WORDS, Distilled
 from blockviz.corrections.hadamard_matrix import check_size
 from blockviz.corrections.linearpatch import Hadamard
 from blockviz.corrections.student import PatchStudent
@@ -33,7 +33,7 @@ class HadamardDistilled(Distilled):
     )
     formula = (
         "min over P of mean_t KL( p_t ‖ q_t ),  P of every gap starting as LinearPatch's\n"
-        "p_t: softmax of the whole model's 50 largest logits at position t; q_t: of the "
+        "p_t: softmax of the whole model's 100 largest logits at position t; q_t: of the "
         "repaired model's logits of the same words."
     )
     sees = (
@@ -41,12 +41,15 @@ class HadamardDistilled(Distilled):
         "stream."
     )
     misses = (
-        "Words beyond the 50, and text unlike that it is trained on: a square matrix a gap has "
+        "Words beyond the 100, and text unlike that it is trained on: a square matrix a gap has "
         "room to learn a short text by heart."
     )
     cost = "Minutes to hours of training; stored and run like LinearPatch."
     reference = "https://arxiv.org/abs/2505.24680"
     citation = "Chen et al. 2025, LinearPatch with distillation"
+
+    # The paper keeps 100 words; its released code has 50.
+    top: int = field(default=100, metadata=WORDS)
 
     decay, trains = 1e-4, "patches"
 

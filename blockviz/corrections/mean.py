@@ -26,7 +26,8 @@ class Mean(Correction):
     sees = "What the removed blocks added at every token alike."
     misses = "All that hangs on the token, which is what most blocks are for."
     cost = "As many numbers a gap as the stream has channels."
-    citation = "the emulated update of DeeperLook, at every gap"
+    reference = "https://arxiv.org/abs/2407.16286"
+    citation = "Siddiqui et al. 2024, A deeper look at depth pruning; at every gap: blockviz"
 
     def fitter(self, place: Place) -> _Fitter:
         return _Fitter(place.hidden_size)

@@ -46,7 +46,8 @@ class Ridge(Correction):
         "A square matrix of the stream's width a gap, and a product with it for every token; a "
         "stock model has no place for it."
     )
-    citation = "blockviz; least squares on the removed blocks' sum"
+    reference = "https://arxiv.org/abs/2605.15491"
+    citation = "Ghosted Layers 2026, there without centring; centred and in any gap: blockviz"
 
     def fitter(self, place: Place) -> RidgeFitter:
         return RidgeFitter(place.hidden_size, self.ridge)

@@ -46,7 +46,7 @@ class Scalar(Correction):
         " stored, nothing runs slower."
     )
     reference = "https://arxiv.org/abs/2507.18212"
-    citation = "Chen et al. 2025, Prune&Comp"
+    citation = "Chen et al. 2026, Prune&Comp"
     folds = "embedding and weights of the blocks in front"
 
     def fitter(self, place: Place) -> _Fitter:

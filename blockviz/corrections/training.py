@@ -19,7 +19,7 @@ STEP_PASSES = 3
 
 EPOCHS = {"label": "Times through the text", "min": 0}
 RATE = {"label": "Learning rate at the start", "min": 0.0, "max": 1.0}
-SEED = {"label": "Seed of the order", "min": 0}
+SEED = {"label": "Seed of the order", "min": 0, "max": 2**32 - 1}
 
 Tensors = Mapping[Any, torch.Tensor]
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from dataclasses import asdict
 from typing import Any
 
 from blockviz.data.records import Texts
+from blockviz.json_files import sealed, unsealed
 from blockviz.sources.cache import cache_dir, make_folder
 
 
@@ -22,14 +22,14 @@ class Stored:
     def read(self) -> Texts | None:
         """The texts of an earlier run, None where there are none."""
         try:
-            data = json.loads(self._path.read_text("utf-8"))
+            data = unsealed(self._path.read_bytes())
             return Texts(tuple(data["texts"]), data["dataset"], data["split"])
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             return None
 
     def write(self, texts: Texts) -> None:
         """Keep the texts; a reader sees all of them or none."""
         make_folder(self._path.parent)
         partial = self._path.with_suffix(f".{os.getpid()}.partial")
-        partial.write_text(json.dumps(asdict(texts)), "utf-8")
+        partial.write_text(sealed(asdict(texts)), "utf-8")
         partial.replace(self._path)

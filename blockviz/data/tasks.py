@@ -113,6 +113,8 @@ def read_file(path: Path) -> TaskSet:
 
 
 def _text(path: Path) -> str:
+    if path.exists() and not path.is_file():
+        _refuse(path, "That is no file.", "Check the name and the folder.")
     try:
         return path.read_text("utf-8-sig")
     except UnicodeDecodeError as error:

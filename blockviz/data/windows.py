@@ -42,6 +42,12 @@ def build(
     BadInput where a window holds a token that has no row there.
     """
     _check(mode, n_samples, seq_len, max_seq_len)
+    if abs(seed) >= 2**63:
+        raise BadInput(
+            f"The seed {str(seed)[:40]} was asked for.",
+            "A seed has no more than 63 bits.",
+            "Take a smaller one, such as 42.",
+        )
     generator = torch.Generator().manual_seed(seed) if is_shuffled else None
     if mode == "stream":
         ids, mask = _stream(texts, tokenizer, n_samples, seq_len, generator)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from blockviz.errors import BadSource, BlockvizError
 from blockviz.export.custom import modelling_file
 from blockviz.export.fingerprint import distance, tolerance
 from blockviz.export.names import FINGERPRINT, NEEDED, RECIPE, SUMS, WEIGHTS
+from blockviz.json_files import NotJson, read_json
 from blockviz.models.custom import FILE, class_of_config
 from blockviz.models.reload import Reloaded, logits_of, reload, written_greedily
 from blockviz.types import CheckRow
@@ -97,8 +97,8 @@ def _checked(name: str, title: str, check: Callable[[], str]) -> CheckRow:
 
 def _json(folder: Path, name: str) -> dict[str, Any]:
     try:
-        data = json.loads((folder / name).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        data = read_json(folder / name)
+    except NotJson as error:
         raise _no_export(folder, f"There is no {name} that can be read in it.") from error
     if not isinstance(data, dict) or (name == RECIPE and not isinstance(data.get("export"), dict)):
         raise _no_export(folder, f"Its {name} is not one of blockviz.")

@@ -12,7 +12,7 @@ from blockviz.types import BlockStatistics, Scores
 @METRICS.register
 @dataclass(frozen=True)
 class RelativeMagnitude(ActivationMetric):
-    """RM = mean over tokens of |f(x)| / |x + f(x)|, >= 0; Samragh et al., arXiv 2309.09299.
+    """RM = mean over tokens of |f(x)| / |x + f(x)|, >= 0; Samragh et al., arXiv 2312.09299.
 
     Sees an update along the stream, to which Block Influence is blind.
     """
@@ -34,9 +34,9 @@ class RelativeMagnitude(ActivationMetric):
         " As the stream usually grows with depth, the same update counts for less in a late "
         "block."
     )
-    reference = "https://arxiv.org/abs/2309.09299"
+    reference = "https://arxiv.org/abs/2312.09299"
     unit_label = "ratio"
-    citation = "Samragh et al. 2023"
+    citation = "Samragh et al. 2023, Weight subcloning"
     needs = (RelativeSize,)
 
     def score(self, source: BlockStatistics) -> Scores:

@@ -97,7 +97,7 @@ class PermutationShapley(_Game):
     m: int = field(default=20, metadata={"label": "Orders", "min": 1, "max": 10000})
     windows: int = field(default=8, metadata={"label": "Windows read, 0 = all", "min": 0})
     tolerance: float = field(default=0.0, metadata={"label": "Break off within", "min": 0.0})
-    seed: int = field(default=42, metadata={"label": "Seed", "min": 0})
+    seed: int = field(default=42, metadata={"label": "Seed", "min": 0, "max": 2**32 - 1})
 
     name = "shapley_perm"
     title = "Shapley value"
@@ -157,7 +157,7 @@ class RandomSubsets(_Game):
     frac: float = field(default=0.5, metadata={"label": "Share kept", "min": 0.05, "max": 0.95})
     m: int = field(default=128, metadata={"label": "Sets", "min": 2, "max": 100000})
     windows: int = field(default=8, metadata={"label": "Windows read, 0 = all", "min": 0})
-    seed: int = field(default=42, metadata={"label": "Seed", "min": 0})
+    seed: int = field(default=42, metadata={"label": "Seed", "min": 0, "max": 2**32 - 1})
 
     name = "shapley_random"
     title = "Random subsets"

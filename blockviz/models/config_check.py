@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
 from blockviz.errors import UnsupportedModel
 from blockviz.models.custom import is_custom
+from blockviz.models.readable import is_code_key
 
 _ENCODERS = frozenset(
     {"albert", "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra"}
@@ -29,16 +32,16 @@ def check_config(config: Mapping[str, Any], name: str) -> None:
 def _refuse_code(config: Mapping[str, Any], name: str) -> None:
     # The code that a custom export asks for is blockviz's own, and taken from here.
     ours = {"blockviz", "auto_map"} if is_custom(config) else set()
+    # A family that transformers has needs no code of the model's: what it names is not read.
+    is_known = config.get("model_type") in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     for key in _keys({name: value for name, value in config.items() if name not in ours}):
-        # A config can name the attention or expert kernel to fetch from the hub and run; these
-        # private keys do so even where remote code is switched off.
-        is_code = key in ("auto_map", "trust_remote_code", "blockviz")
-        if is_code or key.endswith("_implementation_internal"):
+        if key == "blockviz" or (is_code_key(key) and not is_known):
             raise UnsupportedModel(
                 f"The model {name} was to be loaded.",
                 f"Its config.json asks for code of its own ({key[:40]}), and "
                 "blockviz does not run code from model repositories.",
-                "Take a model that a plain transformers installation can load.",
+                "Take a model of a family that transformers has, listed by blockviz info "
+                "--families.",
             )
 
 

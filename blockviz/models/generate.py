@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 import torch
+from jinja2 import TemplateError
 
 from blockviz.errors import BadInput
 from blockviz.models.model import BlockModel
@@ -25,8 +26,7 @@ def prompt_ids(model: BlockModel, prompt: str, *, is_chat: bool) -> list[int]:
             "Send it raw.",
         )
     else:
-        turn = [{"role": "user", "content": prompt}]
-        text = tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
+        text = _as_turn(model, prompt)
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     if not ids:
         raise BadInput(
@@ -34,6 +34,19 @@ def prompt_ids(model: BlockModel, prompt: str, *, is_chat: bool) -> list[int]:
         )
     check_rows(ids, model.info.vocab_size, tokenizer, asked="A prompt was to be read.")
     return list(ids)
+
+
+def _as_turn(model: BlockModel, prompt: str) -> str:
+    turn = [{"role": "user", "content": prompt}]
+    try:
+        return model.tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
+    except (TemplateError, TypeError, ValueError, KeyError, RecursionError) as error:
+        said = " ".join(str(error).split())[:160].rstrip(".")
+        raise BadInput(
+            "The prompt was to go through the chat template.",
+            f"The template of {model.info.name} fails ({said}).",
+            "Send it raw.",
+        ) from error
 
 
 def continue_greedily(

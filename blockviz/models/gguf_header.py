@@ -22,15 +22,18 @@ _STRING, _ARRAY = 8, 9
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q"}
 _SCALARS[12] = "d"
 _DEFAULT_ALIGNMENT = 32
+_MAX_DIMS = 4
 
 
 @dataclass(frozen=True)
 class GgufHeader:
-    """`entries`: the scalar and string metadata. `n_bytes`: what the file must hold at least."""
+    """`entries`: the scalar and string metadata. `n_bytes`: what the file must hold at least;
+    `n_weights`: the numbers in its tensors, however few bits each takes there."""
 
     entries: dict[str, Any]
     n_tensors: int
     n_bytes: int
+    n_weights: int
 
 
 def read_header(path: Path) -> GgufHeader:
@@ -76,10 +79,11 @@ class _Reader:
             value = self._value(kind)
             if value is not None:
                 entries[key] = value
-        ends = [self._tensor_end() for _ in range(n_tensors)]
+        tensors = [self._tensor() for _ in range(n_tensors)]
+        ends, sizes = [end for end, _ in tensors], [n_values for _, n_values in tensors]
         alignment = entries.get("general.alignment", _DEFAULT_ALIGNMENT)
         start = -(-self._at // alignment) * alignment if alignment else self._at
-        return GgufHeader(entries, n_tensors, start + max(ends, default=0))
+        return GgufHeader(entries, n_tensors, start + max(ends, default=0), sum(sizes))
 
     def _take(self, layout: str) -> tuple[Any, ...]:
         values = struct.unpack_from("<" + layout, self._data, self._at)
@@ -114,18 +118,20 @@ class _Reader:
             self._skip(count * struct.calcsize("<" + _layout(item)))
         return None
 
-    def _tensor_end(self) -> int:
-        """Where the tensor ends, in bytes from the start of the data."""
+    def _tensor(self) -> tuple[int, int]:
+        """(where the tensor ends, in bytes from the start of the data; how many numbers it has)."""
         from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
         self._string()
         (n_dims,) = self._take("I")
+        if n_dims > _MAX_DIMS:
+            raise ValueError(f"a tensor of {n_dims} dimensions")
         n_values = 1
         for size in self._take(f"{n_dims}Q"):
             n_values *= size
         kind, offset = self._take("IQ")
         block_size, type_size = GGML_QUANT_SIZES[GGMLQuantizationType(kind)]
-        return offset + n_values // block_size * type_size
+        return offset + n_values // block_size * type_size, n_values
 
 
 def _layout(kind: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,19 +10,26 @@ from pathlib import Path
 
 import torch
 import transformers
-from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from blockviz.errors import BadInput, BadSource, UnsupportedModel
 from blockviz.models.config_check import check_config
+from blockviz.models.config_faults import CONFIG_FAULTS, config_refusal
 from blockviz.models.custom import class_of_config, flattened
 from blockviz.models.families import FAMILIES, family_of
-from blockviz.models.marks import without_marks
-from blockviz.models.model import BlockModel, find_blocks
+from blockviz.models.model import BlockModel, find_blocks, leave_out_absent
 from blockviz.models.proof import prove
+from blockviz.models.readable import readable
 from blockviz.models.repaired import RepairedModel
+from blockviz.models.tokenizer import load_tokenizer
+from blockviz.models.trial import tried
+from blockviz.models.weight_files import check_counts, check_size, stored_tensors, unread_text
 from blockviz.models.writers import gather_mlps, scale_writers
+from blockviz.sources.local import read_config as read_json
 from blockviz.types import Done, Events, ModelInfo, Progress, PruningPlan
+
+log = logging.getLogger(__name__)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -71,15 +78,7 @@ def pick_dtype(asked: str, device: torch.device) -> torch.dtype:
 
 def read_config(folder: Path, name: str) -> dict:
     """config.json of a model folder, checked against remote code and unknown formats."""
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise BadSource(
-            f"The model {name} was to be loaded.",
-            "Its config.json cannot be read as JSON.",
-            "Use a folder or hub id that holds a complete transformers model.",
-        ) from error
+    config = read_json(folder / "config.json", name)
     check_config(config, name)
     return config
 
@@ -93,20 +92,39 @@ def load_model(
     device: str = "auto",
     quantisation: str = "",
     license: str = "",
+    is_known: bool = False,
 ) -> Events:
-    """Done(BlockModel), in evaluation mode, its residual identity proved on random tokens."""
+    """Done(BlockModel), in evaluation mode, its residual identity proved on random tokens.
+
+    is_known: its tokenizer and chat template, which can loop or grow, are not tried first. What its
+    files hold besides is logged, and said in the model's info.
+    """
     config = read_config(folder, name)
     place = pick_device(device)
     yield Progress("loading weights", 0, 2, f"{name}")
-    with quiet(), without_marks(folder) as readable:
-        tokenizer = _load_tokenizer(readable, name)
-        module = _load_module(readable, name, config, pick_dtype(dtype, place), place)
+    stored = stored_tensors(folder, name)
+    check_counts(config, stored, name)
+    if not is_known:
+        yield from tried(folder, name)
+    with quiet(), readable(folder) as cleaned:
+        check_size(_without_weights(cleaned, name, config), stored, name)
+        tokenizer = load_tokenizer(cleaned, name, source=folder)
+        module, rest = _load_module(cleaned, name, config, pick_dtype(dtype, place), place)
     yield Progress("checking blocks", 1, 2, config["model_type"])
+    leave_out_absent(module.config, config)
+    unread = unread_text(rest, module.config.num_hidden_layers)
+    if unread:
+        log.warning("Not read of %s: %s.", name, unread)
     about = {"revision": revision, "quantisation": quantisation, "license": license}
-    if "blockviz" in config:
-        yield Done(_opened(module, tokenizer, name=name, **about))
-    else:
-        yield Done(wrap(module, tokenizer, name=name, **about))
+    about["unread"] = unread
+    how = _opened if "blockviz" in config else wrap
+    try:
+        model = how(module, tokenizer, name=name, **about)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, *CONFIG_FAULTS) as error:
+        raise config_refusal(name, config, error) from error
+    yield Done(model)
 
 
 def wrap(module: torch.nn.Module, tokenizer: object, *, name: str, **about: str) -> BlockModel:
@@ -158,38 +176,49 @@ def known_families() -> tuple[tuple[str, tuple[str, ...]], ...]:
     return tuple({f.name: f.model_types for f in FAMILIES}.items())
 
 
-def _load_tokenizer(folder: Path, name: str) -> object:
+def _without_weights(folder: Path, name: str, config: dict) -> torch.nn.Module:
+    """The model on the meta device, which takes no memory; UnsupportedModel where it has no class
+    or its config cannot be used, by the entry."""
+    if config["model_type"] not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise UnsupportedModel(
+            f"The model {name} was to be loaded.",
+            f"transformers {transformers.__version__} has no causal language model of the type "
+            f"{config['model_type'][:40]!r}.",
+            "Use a decoder-only model of a family that blockviz info --families lists.",
+        )
     try:
-        return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except StrictDataclassError as error:
-        raise _bad_entry(name, error) from error
-    except (OSError, ValueError, KeyError) as error:
-        raise BadSource(
-            f"The tokenizer of {name} was to be loaded.",
-            "Its files are missing or not understood.",
-            "Put tokenizer.json and tokenizer_config.json beside config.json.",
-        ) from error
+        how = {"trust_remote_code": False, "local_files_only": True}
+        settings = transformers.AutoConfig.from_pretrained(folder, **how)
+        with torch.device("meta"):
+            if "blockviz" in config:
+                return class_of_config(config)(settings)
+            return transformers.AutoModelForCausalLM.from_config(settings, trust_remote_code=False)
+    except AssertionError as error:
+        raise _bad_padding(name, config, error) from error
+    except (RuntimeError, *CONFIG_FAULTS) as error:
+        raise config_refusal(name, config, error) from error
 
 
-def _bad_entry(name: str, error: StrictDataclassError) -> UnsupportedModel:
-    """`error`: what transformers says of a config entry, over several lines."""
-    said = " ".join(str(error).partition(". Errors:")[0].split())
+def _bad_padding(name: str, config: dict, error: AssertionError) -> UnsupportedModel:
+    padding = f"pad_token_id {config.get('pad_token_id')}, vocab_size {config.get('vocab_size')}"
     return UnsupportedModel(
         f"The model {name} was to be loaded.",
-        f"transformers does not take its config.json: {said[:240]}.",
-        "Mend that entry of config.json, or download the file again.",
+        f"Its config.json does not fit together ({str(error)[:80]}; {padding}).",
+        "Set pad_token_id to null, or to an id below vocab_size: nothing is read at padding.",
     )
 
 
 def _load_module(
     folder: Path, name: str, config: dict, dtype: torch.dtype, device: torch.device
-) -> torch.nn.Module:
+) -> tuple[torch.nn.Module, list[str]]:
+    """(the model, the names of what its files hold besides)."""
     how = {
         "dtype": dtype,
         "device_map": device,
         "use_safetensors": True,
         "local_files_only": True,
         "output_loading_info": True,
+        "ignore_mismatched_sizes": True,  # refused below, by name
     }
     try:
         if "blockviz" in config:
@@ -198,43 +227,43 @@ def _load_module(
             module, found = transformers.AutoModelForCausalLM.from_pretrained(
                 folder, trust_remote_code=False, **how
             )
-    except StrictDataclassError as error:
-        raise _bad_entry(name, error) from error
-    except AssertionError as error:
-        padding = (
-            f"pad_token_id {config.get('pad_token_id')}, vocab_size {config.get('vocab_size')}"
-        )
-        raise UnsupportedModel(
-            f"The model {name} was to be loaded.",
-            f"Its config.json does not fit together ({str(error)[:80]}; {padding}).",
-            "Set pad_token_id to null, or to an id below vocab_size: nothing is read at padding.",
-        ) from error
+    except torch.OutOfMemoryError:
+        raise
     except (SafetensorError, RuntimeError) as error:
         raise BadSource(
             f"The weights of {name} were to be loaded.",
             "A safetensors file is damaged, or does not fit the config.",
             "Download or write the model again.",
         ) from error
-    except ValueError as error:
-        raise UnsupportedModel(
-            f"The model {name} was to be loaded.",
-            f"transformers {transformers.__version__} has no causal language model for it.",
-            "Use a decoder-only model of a family that blockviz info --families lists.",
-        ) from error
+    except CONFIG_FAULTS as error:
+        raise config_refusal(name, config, error) from error
     except OSError as error:
         raise BadSource(
             f"The weights of {name} were to be loaded.",
             "The folder holds no complete safetensors weights.",
             "Only safetensors or GGUF weights are accepted: convert or download them again.",
         ) from error
-    wrong = sorted({*found["missing_keys"], *map(str, found["mismatched_keys"])})
-    if wrong:
+    _refuse_wrong(name, found)
+    return module, sorted(found["unexpected_keys"])
+
+
+def _refuse_wrong(name: str, found: dict) -> None:
+    shapes = {key: f"{key}: {stored} in the file, {asked} by config.json"
+              for key, stored, asked in ((k, tuple(a), tuple(b))
+                                         for k, a, b in found["mismatched_keys"])}  # fmt: skip
+    if shapes:
         raise BadSource(
             f"The weights of {name} were to be loaded.",
-            f"{len(wrong)} tensors are missing or of the wrong shape, such as {wrong[0]}.",
+            f"{len(shapes)} tensors have another shape, such as {min(shapes.values())}.",
+            "Take the config.json and the weights of one and the same model.",
+        )
+    missing = sorted(found["missing_keys"])
+    if missing:
+        raise BadSource(
+            f"The weights of {name} were to be loaded.",
+            f"{len(missing)} tensors are missing, such as {missing[0]}.",
             "Load a complete checkpoint: with these gone it would run on random numbers.",
         )
-    return module
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -167,14 +167,40 @@ def take_out(layer: nn.Module, family: Family, block: BlockId) -> None:
         setattr(layer, norm, AbsentNorm())
 
 
+# What configs of transformers hold once a layer, and as a list of the numbers of some layers.
+PER_LAYER = (
+    *("layer_types", "mlp_layer_types", "layers_block_type", "no_rope_layers", "layer_rope_theta"),
+    *("num_attention_heads", "num_key_value_heads", "intermediate_size"),
+    *("num_attention_heads_per_layer", "num_key_value_heads_per_layer"),
+)
+LAYER_NUMBERS = ("mlp_only_layers",)
+
+
 def trim_config(config: Any, kept: list[int]) -> None:
-    """Give `config` the kept layers: their number, and every list that holds one entry a layer."""
+    """Give `config` the kept layers: their number, and what it says of each of them."""
     n_layers = config.num_hidden_layers
-    for name, value in config.to_dict().items():
-        is_per_layer = isinstance(value, list) and len(value) == n_layers
-        if is_per_layer and "token_id" not in name and name != "architectures":
+    values = config.to_dict()
+    for name in PER_LAYER:
+        value = values.get(name)
+        if isinstance(value, list) and len(value) == n_layers:
             setattr(config, name, [value[i] for i in kept])
+    for name in LAYER_NUMBERS:
+        if isinstance(values.get(name), list):
+            setattr(config, name, [i for i, old in enumerate(kept) if old in values[name]])
     config.num_hidden_layers = len(kept)
+
+
+def leave_out_absent(config: Any, written: Mapping[str, Any]) -> None:
+    """What a config.json does not hold is not in `config` either, so that no export writes it.
+
+    Read from there it is the default of its class, as before.
+    """
+    names = {config.attribute_map.get(key, key) for key in written}
+    for name, value in tuple(vars(config).items()):
+        default = vars(type(config)).get(name)
+        is_default = type(default) is type(value) and default == value
+        if name not in names and not name.startswith("_") and is_default:
+            delattr(config, name)
 
 
 def renumber(layers: nn.ModuleList) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from torch import nn
 from blockviz.errors import BadSource
 from blockviz.models.custom import class_of_config
 from blockviz.models.load import quiet, read_config
+from blockviz.models.readable import readable
+from blockviz.models.tokenizer import load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -39,15 +42,15 @@ def reload(folder: Path, *, runs_own_file: bool = False) -> Reloaded:
         "output_loading_info": True,
     }
     try:
-        with quiet():
-            if "blockviz" in config and not runs_own_file:
-                module, found = class_of_config(config).from_pretrained(folder, **how)
+        trusted = runs_own_file and "blockviz" in config
+        with quiet(), nullcontext(folder) if trusted else readable(folder) as place:
+            if "blockviz" in config and not trusted:
+                module, found = class_of_config(config).from_pretrained(place, **how)
             else:
-                trusted = runs_own_file and "blockviz" in config
                 module, found = transformers.AutoModelForCausalLM.from_pretrained(
-                    folder, trust_remote_code=trusted, **how
+                    place, trust_remote_code=trusted, **how
                 )
-            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            tokenizer = load_tokenizer(place, folder.name)
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         raise BadSource(
             f"The model in {folder.name} was to be loaded.",

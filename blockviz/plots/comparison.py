@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from blockviz.plots.card import FigureCard, number, provenance_note, table_of
 from blockviz.plots.frame import HUES, framed
-from blockviz.plots.labels import label, visible
+from blockviz.plots.labels import label
 from blockviz.plots.palette import GREY
 from blockviz.plots.repair import nice_ticks
 from blockviz.types import Comparison, ComparisonColumn
@@ -92,10 +92,8 @@ def comparison_card(comparison: Comparison) -> FigureCard:
 
 
 def measured_note(comparison: Comparison) -> str:
-    """Model, precision and evaluation text, with its part and the tokens predicted."""
-    data = comparison.evaluation.data
+    """Model, precision and evaluation text, and the tokens predicted."""
     facts = [provenance_note(comparison.evaluation)]
-    facts += [f"{visible(data.role)} part"] if data else []
     facts += [f"{comparison.n_predicted} tokens predicted"] if comparison.n_predicted else []
     return " · ".join(filter(None, facts))
 

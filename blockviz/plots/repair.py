@@ -12,6 +12,7 @@ from blockviz.plots.frame import HUES, Stroke, framed, framed_with_lines, is_wid
 from blockviz.plots.labels import label, visible
 from blockviz.plots.palette import GREY
 from blockviz.types import BlockId, PlaceFit, RepairRow, RepairTable
+from blockviz.types.numbers import relative
 
 LINEARPATCH: Citation = (
     "Chen et al. 2025, LinearPatch, Figure 1",
@@ -48,7 +49,7 @@ def notes_of(table: RepairTable) -> str:
     text = table.evaluation.data
     if text is None:
         return fitted
-    measured = f"perplexity on {visible(text.describe(), 120)}, {text.role} part, seed {text.seed}"
+    measured = f"perplexity on {visible(text.describe(), 120)}, seed {text.seed}"
     return " · ".join(filter(None, (fitted, measured)))
 
 
@@ -112,7 +113,7 @@ def repairs_card(table: RepairTable, *, cite: tuple[Citation, ...] = ()) -> Figu
                  "refused"),
         rows=table_of(
             (row_name(row), number(row.perplexity), number(row.nll), number(row.stderr),
-             number(math.expm1(min(row.rise, 700))), number(row.rise_stderr),
+             *map(number, relative(row.rise, row.rise_stderr)),
              number(table.closed(row)), row.n_added, row.folds, row.refused)
             for row in table.rows
         ),

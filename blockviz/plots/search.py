@@ -70,7 +70,7 @@ def search_progress(run: SearchRun, *, cite: tuple[Citation, ...] = ()) -> Figur
         headers=("decision", "change", visible(run.unit_label), "evaluations", "of", "confidence",
                  "seconds"),
         rows=table_of(
-            (i, change, number(s.number), number(s.evaluated), s.of, number(s.confidence),
+            (i, change, number(s.number), number(s.evaluated), s.of, number(s.sureness),
              number(s.seconds))
             for i, (s, change) in enumerate(zip(steps, changes[1:], strict=True), 1)
         ),
@@ -150,7 +150,7 @@ def _told(step: SearchStep, change: str) -> str:
     removed = in_lines([str(b) for b in step.removed])
     return (
         f"<b>{change}</b><br>removed: {removed}<br>{step.evaluated:.3g} of {step.of} evaluations, "
-        f"sure to {100 * step.confidence:.4g} &#37;"
+        f"sure to {100 * step.sureness:.4g} &#37;"
     )
 
 

@@ -41,7 +41,9 @@ class Raced:
     """`best`: numbers of the winners, the best first; means: of every set over what it was seen on.
 
     gaps: how much higher than the best each set lies, over what it was seen on. n_seen: windows
-    each set was seen on; doubt: the chance, at most, that a loser would have won.
+    each set was seen on; doubt: the chance, at most, that a loser would have won on these windows.
+    rival: the chance that the nearest loser would beat the last winner on other windows of the
+    same text; NaN where every set wins.
     """
 
     best: tuple[int, ...]
@@ -49,6 +51,7 @@ class Raced:
     gaps: tuple[float, ...]
     n_seen: tuple[int, ...]
     doubt: float
+    rival: float = math.nan
 
 
 # Yields Looks, is sent (set, window) values; NaN counts as infinitely bad.
@@ -109,7 +112,25 @@ def race(
         tuple(gaps.tolist()),
         tuple(n_seen.tolist()),
         spent,
+        _rival(values, order, n_seen, best),
     )
+
+
+def _rival(values: np.ndarray, order: np.ndarray, n_seen: np.ndarray, best: np.ndarray) -> float:
+    """What no exhaustive race knows: these windows are a sample, and another has other values."""
+    others = np.setdiff1d(np.arange(len(values)), best)
+    if not len(others) or not np.isfinite(values[best[-1]]).all():
+        return math.nan
+    chances = [0.0]
+    for n in np.unique(n_seen[others]):
+        those, windows = others[n_seen[others] == n], order[:n]
+        gaps = values[np.ix_(those, windows)] - values[best[-1], windows]
+        gaps = gaps[np.isfinite(gaps).all(axis=1)]
+        if len(gaps) and n < 2:  # one window says nothing of how much others differ
+            chances.append(0.5)
+        elif len(gaps):
+            chances.append(float(chance_of_winning(gaps, math.inf).max()))
+    return max(chances)
 
 
 def _means(values: np.ndarray, order: np.ndarray, n_seen: np.ndarray) -> np.ndarray:
@@ -139,10 +160,11 @@ def _losers(
     return lost, float(chances[cheap[:n_lost]].sum())
 
 
-def chance_of_winning(differences: np.ndarray, n_windows: int) -> np.ndarray:
+def chance_of_winning(differences: np.ndarray, n_windows: float) -> np.ndarray:
     """(set,) one-sided p that a mean difference is below 0 over all windows.
 
-    differences: (set, n) to the leader on n of the n_windows windows, n at least 2.
+    differences: (set, n) to the leader on n of the n_windows windows, n at least 2; of infinitely
+    many where n are a sample of a text.
     """
     n = differences.shape[1]
     means = differences.mean(axis=1)

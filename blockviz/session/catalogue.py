@@ -173,4 +173,6 @@ def info_json(info: ModelInfo) -> dict[str, Any]:
         "chat template": "yes" if info.has_chat_template else "no",
         "licence": info.license or "not stated",
     }
+    if info.unread:
+        summary["not read"] = info.unread
     return {"schema": "blockviz/info/1", "summary": summary, "model": info.to_json()}

@@ -24,6 +24,7 @@ from blockviz.models.model import BlockModel
 from blockviz.session.columns import answers_of, kept_pieces, questions_of, sized, timing_of
 from blockviz.session.compare_views import CompareRequest
 from blockviz.session.evaluation import open_tasks
+from blockviz.session.fitted_repairs import FittedRepairs
 from blockviz.session.opening import open_windows, provenance_of
 from blockviz.session.refusals import check_fit, check_score
 from blockviz.session.repair_space import check_repair, parse_corrections
@@ -92,9 +93,15 @@ def check_compare(model: BlockModel, request: CompareRequest, limits: Limits) ->
 
 
 def compare_request(
-    model: BlockModel, request: CompareRequest, limits: Limits | None = None
+    model: BlockModel,
+    request: CompareRequest,
+    limits: Limits | None = None,
+    known: FittedRepairs | None = None,
 ) -> Events:
-    """Done(Comparison) of a request; a partial one at the start and after every column."""
+    """Done(Comparison) of a request; a partial one at the start and after every column.
+
+    A repair that is in `known` is not fitted again.
+    """
     ids = check_compare(model, request, limits or Limits())
     windows: FitWindows | None = None
     if parse_corrections(request.repair.corrections):
@@ -103,7 +110,7 @@ def compare_request(
     for task in tasks:
         check_questions(model, task)
     evaluation = yield from passing(open_windows(model, request.repair.evaluation, "evaluation"))
-    yield from compare_windows(model, request, ids, windows, evaluation, tasks)
+    yield from compare_windows(model, request, ids, windows, evaluation, tasks, known)
 
 
 def compare_windows(
@@ -113,6 +120,7 @@ def compare_windows(
     windows: FitWindows | None,
     evaluation: CalibrationSet,
     tasks: Sequence[TaskSet] = (),
+    known: FittedRepairs | None = None,
 ) -> Events:
     """Done(Comparison) on given windows, prompt tokens and tasks; windows None: nothing is fitted.
 
@@ -120,7 +128,7 @@ def compare_windows(
     """
     corrections = parse_corrections(request.repair.corrections) if windows else {}
     warning = overlap_warning(windows.fit, evaluation) if windows else ""
-    run = _Run(model, request, ids, corrections, windows, evaluation, tasks, warning)
+    run = _Run(model, request, ids, corrections, windows, evaluation, tasks, warning, known)
     yield from run.events()
 
 
@@ -140,6 +148,7 @@ class _Run:
     evaluation: CalibrationSet
     tasks: Sequence[TaskSet]
     warning: str
+    known: FittedRepairs | None = None
     columns: list[ComparisonColumn] = field(default_factory=list)
     # What each column is run as when it is timed.
     modules: dict[str, nn.Module] = field(default_factory=dict)
@@ -169,7 +178,7 @@ class _Run:
 
     def _repaired(self, empty: ComparisonColumn, correction: Correction) -> Running:
         """Puts the column of a correction beside the others."""
-        events = fitted(self.model, self.request.repair, correction, self.windows)
+        events = fitted(self.model, self.request.repair, correction, self.windows, self.known)
         repair: Repair = yield from self._told(events, f"fitting {empty.label}")
         repaired = repaired_model(self.model, repair)
         self.n_tokens = max(self.n_tokens, repair.n_tokens)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from blockviz.session.export_facts import mode_cards
 from blockviz.session.export_views import ExportRequest, ModeCard
 from blockviz.session.exporting import check_export
 from blockviz.session.exports import Exports
+from blockviz.session.fitted_repairs import FittedRepairs
 from blockviz.session.judging import JUDGE_REMOVALS
 from blockviz.session.lens import read_lens
 from blockviz.session.live import LiveText, live_key, live_result, open_live_windows
@@ -44,7 +47,7 @@ from blockviz.session.work import Work
 from blockviz.session.writing import write_pair
 from blockviz.sources import cache_dir
 from blockviz.sources.hub_push import check_repo_id
-from blockviz.store import JsonFolder, Store
+from blockviz.store import MAX_BYTES, JsonFolder, Store
 from blockviz.types import (
     Done,
     Events,
@@ -53,6 +56,7 @@ from blockviz.types import (
 )
 
 ORPHAN_SECONDS = 300
+LOCAL_BYTES = 1 << 30
 
 
 class Engine(Work):
@@ -72,17 +76,24 @@ class Engine(Work):
     ) -> None:
         self.mode = mode
         self.limits = limits or Limits.of(mode, os.environ)
-        super().__init__(Store(), example or Example.load())
         is_hosted = mode == "hosted"
+        # What a trusted person has waited for is theirs until they close the app.
+        keeps = self.limits.keep_seconds or math.inf
+        store = Store(idle_seconds=keeps, max_bytes=MAX_BYTES if is_hosted else LOCAL_BYTES)
+        super().__init__(store, example or Example.load())
         self.jobs = Jobs(
-            is_one_per_owner=is_hosted, orphan_seconds=ORPHAN_SECONDS if is_hosted else None
+            is_one_per_owner=is_hosted,
+            keep_seconds=keeps,
+            orphan_seconds=ORPHAN_SECONDS if is_hosted else None,
         )
         self.lock = ComputeLock()
         # Strangers must not fill the disk; what a trusted person has computed outlives the app.
         self._shelf = self.store if is_hosted else JsonFolder(cache_dir() / "results")
         self._records = None if is_hosted else cache_dir() / "results"
-        self._allowance = Allowance(self.limits.heavy_per_hour)
-        self._exports = Exports(cache_dir() / "exports")
+        self._allowance = Allowance(self.limits.heavy_per_hour, self.limits.heavy_per_address)
+        self._exports = Exports(cache_dir() / "exports", keep_seconds=keeps)
+        # What an earlier process left is swept too.
+        self._exports.sweep()
         self._live_text = live_text
         self._demo_job, self._demo_lock = "", threading.Lock()
 
@@ -162,9 +173,11 @@ class Engine(Work):
         """The id of a job whose result is {"table_key": ..., "warning": ...}; partial likewise."""
         check_request(request)
         check_score(self.limits, request)
-        if self._scored(request) is None:
-            self._allowance.take(address)
-        return self.jobs.submit("score", lambda: self._score(request), owner=owner)
+        if self._scored(request) is not None:
+            return self.jobs.submit(
+                "score", lambda: self._score(request), owner=owner, address=address
+            )
+        return self._begin("score", lambda: self._score(request), owner, address)
 
     def start_judge(
         self, table_key: str, before: str = "", *, n_removals: int = JUDGE_REMOVALS, owner: str,
@@ -174,9 +187,8 @@ class Engine(Work):
 
         before: the key of a judgement whose sets need not be measured again.
         """
-        self._allowance.take(address)
-        return self.jobs.submit(
-            "judge", lambda: self._judge(table_key, before, n_removals), owner=owner
+        return self._begin(
+            "judge", lambda: self._judge(table_key, before, n_removals), owner, address
         )
 
     def estimate_search(self, request: SearchRequest) -> Events:
@@ -188,30 +200,26 @@ class Engine(Work):
     def start_search(self, request: SearchRequest, *, owner: str, address: str = "") -> str:
         """The id of a job whose result is {"search_key": ..., "warning": ...}; partial likewise."""
         self._check_search(request)
-        self._allowance.take(address)
-        return self.jobs.submit("search", lambda: self._search(request), owner=owner)
+        return self._begin("search", lambda: self._search(request), owner, address)
 
     def start_pairs(self, request: PairsRequest, *, owner: str, address: str = "") -> str:
         """The id of a job whose result is {"pairs_key": ..., "warning": ...}; partial likewise."""
         check_pairs(request)
         check_score(self.limits, request.text)
-        self._allowance.take(address)
-        return self.jobs.submit("pairs", lambda: self._pairs(request), owner=owner)
+        return self._begin("pairs", lambda: self._pairs(request), owner, address)
 
     def start_repair(self, request: RepairRequest, *, owner: str, address: str = "") -> str:
         """The id of a job whose result is {"repair_key": ..., "warning": ...}; partial likewise."""
         check_repair(request)
         request.plan.check(self.info)
         check_fit(self.limits, request)
-        self._allowance.take(address)
-        return self.jobs.submit("repair", lambda: self._repair(request), owner=owner)
+        return self._begin("repair", lambda: self._repair(request), owner, address)
 
     def start_compare(self, request: CompareRequest, *, owner: str, address: str = "") -> str:
         """The id of a job; its result is {"compare_key": ..., "warning": ...}; partial likewise."""
         model, _ = self._loaded()
         check_compare(model, request, self.limits)
-        self._allowance.take(address)
-        return self.jobs.submit("compare", lambda: self._compare(request), owner=owner)
+        return self._begin("compare", lambda: self._compare(request), owner, address)
 
     def start_export(self, request: ExportRequest, *, owner: str, address: str = "") -> str:
         """The id of a job whose result is {"export_key": ..., "warning": ...}; partial likewise.
@@ -223,9 +231,8 @@ class Engine(Work):
         check_score(self.limits, request.evaluation)
         if request.repair is not None:
             check_fit(self.limits, request.repair)
-        self._allowance.take(address)
         request = replace(request, n_copies=2, spare_bytes=self.limits.spare_disk_bytes)
-        return self.jobs.submit("export", lambda: self._export(request, owner), owner=owner)
+        return self._begin("export", lambda: self._export(request, owner), owner, address)
 
     def start_push(
         self, export_key: str, repo_id: str, token: str, *, is_private: bool, owner: str
@@ -236,7 +243,7 @@ class Engine(Work):
         if found is None or found.archive is None or not found.archive.exists():
             raise BadInput(
                 f"An export was to be pushed to {repo_id}.",
-                "Its file is not there any more, as files are deleted after half an hour.",
+                "Its file is not there any more.",
                 "Write it again, then push it.",
             )
         archive = found.archive
@@ -277,6 +284,21 @@ class Engine(Work):
     def close(self) -> None:
         self.jobs.close()
 
+    def _begin(self, kind: str, start: Callable[[], Events], owner: str, address: str) -> str:
+        """The id of a long job that counts; OverLimit where it is one too many."""
+        counted = self._allowance.take(owner, address)
+        try:
+            return self.jobs.submit(
+                kind,
+                start,
+                owner=owner,
+                address=address,
+                on_end=lambda state, seconds: self._allowance.is_over(counted, state, seconds),
+            )
+        except BaseException:
+            self._allowance.is_over(counted, "refused", None)
+            raise
+
     def _check_search(self, request: SearchRequest) -> None:
         check_search(request, self.info)
         check_score(self.limits, request.text)
@@ -287,5 +309,5 @@ class Engine(Work):
         windows = yield from passing(open_live_windows(model, self._live_text))
         live = LiveText(model, windows, self.store, self.example)
         yield from passing(steps(live.measure(PruningPlan()), self.lock))
-        self._model, self._live = model, live
+        self._model, self._live, self._repairs = model, live, FittedRepairs(model)
         yield Done(model.info)

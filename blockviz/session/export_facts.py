@@ -85,7 +85,7 @@ def facts_of(
         ("parameters", f"{report.n_parameters:,} of {report.n_parameters_before:,}"),
         ("parameters of the removed blocks", f"{100 * report.effective_ratio:.2f} %"),
         ("what the file does without", f"{100 * report.stored_ratio:.2f} %"),
-        ("layers", f"{report.n_layers} of {info.n_layers}"),
+        ("layers", f"{report.layers}; {info.n_layers} before"),
         ("perplexity of the original", f"{values['original']:.4f}"),
         ("perplexity of this model", f"{values['exported']:.4f}"),
     )

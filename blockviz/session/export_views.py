@@ -17,7 +17,8 @@ class ExportRequest:
     """repair: which correction to fit before writing, and on what; None for none. state: a folder
     with one that is fitted already, in place of it. as_llama: write a model of another family as a
     Llama, which may have biases. evaluation: the text of the perplexities that are written down and
-    checked. scoring: how the page's table was scored, for the recipe. n_copies: how often the disk
+    checked. scoring, search: how the page's table was scored and which search found the plan, for
+    the recipe. n_copies: how often the disk
     has to hold it at once, spare_bytes: what is to stay free.
     """
 
@@ -31,6 +32,7 @@ class ExportRequest:
         default_factory=lambda: ScoreRequest(n_samples=16, seq_len=512)
     )
     scoring: Mapping[str, Any] = field(default_factory=dict)
+    search: Mapping[str, Any] = field(default_factory=dict)
     n_copies: int = 1
     spare_bytes: int = 0
 

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from blockviz.corrections import Repair, repaired_model
-from blockviz.errors import BadInput, ExportMismatch
+from blockviz.errors import BadInput, ExportMismatch, OverLimit
 from blockviz.evaluate import Perplexity, measure_perplexity
 from blockviz.export import (
     Assembled,
@@ -32,6 +34,7 @@ from blockviz.models.model import BlockModel
 from blockviz.session.export_facts import facts_of, notes_of, recipe_of
 from blockviz.session.export_folder import beside, check_room, check_target
 from blockviz.session.export_views import ExportRequest
+from blockviz.session.fitted_repairs import FittedRepairs
 from blockviz.session.opening import open_windows
 from blockviz.session.repair_space import check_repair
 from blockviz.session.repair_state import load_repair
@@ -72,24 +75,37 @@ def check_export(request: ExportRequest) -> None:
         )
 
 
-def export_request(model: BlockModel, request: ExportRequest) -> Events:
+def export_request(
+    model: BlockModel, request: ExportRequest, known: FittedRepairs | None = None
+) -> Events:
     """Done(ExportReport) when the folder is there and every check of it has passed.
+
+    A repair that is in `known` is not fitted again.
 
     ExportMismatch names the check that failed; then, as after a cancel, nothing is left behind.
     """
     check_export(request)
     check_target(request.folder)
     request.plan.check(model.info)
-    whole = as_llama(model) if request.as_llama else model
-    windows = yield from passing(open_windows(model, request.evaluation, "evaluation"))
-    repair = yield from passing(_repair(model, request))
-    found = assembled(whole, repair, request.mode)
-    check_room(request, found)
-    yield from _Writing(model, request, repair, found, windows).events()
+    with beside(request.folder) as partial:
+        whole = as_llama(model) if request.as_llama else model
+        windows = yield from passing(open_windows(model, request.evaluation, "evaluation"))
+        repair = yield from passing(_repair(model, request, known))
+        found = assembled(whole, repair, request.mode)
+        check_room(request, found)
+        try:
+            yield from _Writing(model, request, repair, found, windows, partial).events()
+        except (OSError, SafetensorError) as error:
+            why = getattr(error, "strerror", None) or str(error)
+            raise OverLimit(
+                f"An export was to be written to {request.folder}.",
+                f"It could not be ({why}).",
+                "Free some space, or give --out a folder on another disk.",
+            ) from error
 
 
-def _repair(model: BlockModel, request: ExportRequest) -> Events:
-    """Done(Repair): the one of the state, or fitted now, or none."""
+def _repair(model: BlockModel, request: ExportRequest, known: FittedRepairs | None) -> Events:
+    """Done(Repair): the one of the state, or one that is known, or fitted now, or none."""
     if request.state is not None:
         found = load_repair(request.state, model)
         if request.plan.removed and set(found.plan.removed) != set(request.plan.removed):
@@ -104,7 +120,7 @@ def _repair(model: BlockModel, request: ExportRequest) -> Events:
     else:
         correction = next(iter(check_repair(request.repair).values()))
         fit_windows: FitWindows = yield from passing(open_fit_windows(model, request.repair))
-        yield from fitted(model, request.repair, correction, fit_windows)
+        yield from fitted(model, request.repair, correction, fit_windows, known)
 
 
 # Steps in between, as Progress; at the end a value.
@@ -120,6 +136,7 @@ class _Writing:
     repair: Repair
     found: Assembled
     windows: CalibrationSet
+    partial: Path
 
     def events(self) -> Events:
         hooked = repaired_model(self.model, self.repair)
@@ -129,13 +146,12 @@ class _Writing:
         folded = self._folding(hooked, known)
         if not folded.passed:
             raise _mismatch(folded)
-        with beside(self.request.folder) as partial:
-            yield Progress("writing the weights", 0, 1)
-            inside = partial / "model"
-            inside.mkdir()
-            report = self._write(inside, original, shown, known)
-            report = yield from self._checked(partial, inside, report, shown, folded)
-            inside.replace(self.request.folder)
+        yield Progress("writing the weights", 0, 1)
+        inside = self.partial / "model"
+        inside.mkdir()
+        report = self._write(inside, original, shown, known)
+        report = yield from self._checked(self.partial, inside, report, shown, folded)
+        inside.replace(self.request.folder)
         yield Done(report)
 
     def _measured(self, name: str, model: BlockModel) -> Running:
@@ -161,6 +177,7 @@ class _Writing:
         with quiet():
             write_weights(folder, self.found, self.model.tokenizer)
         info = self.model.info
+        kept = [b.id.part for b in info.blocks if self.repair.plan.keeps(b.id)]
         report = ExportReport(
             mode=self.request.mode,
             removed=tuple(str(b) for b in self.repair.plan.removed),
@@ -174,6 +191,8 @@ class _Writing:
             perplexities={"original": original.value, "exported": shown.value},
             data=self.windows.origin.describe(),
             notes=notes_of(self.model, self.repair, self.found),
+            n_attn=kept.count("attn"),
+            n_mlp=kept.count("mlp"),
         )
         facts = facts_of(self.model, self.repair, self.found, report)
         recipe = recipe_of(self.model, self.request, self.repair, self.found, report)

@@ -1,7 +1,8 @@
-"""Exports that wait to be fetched: each in a folder of a random name, for half an hour."""
+"""Exports that wait to be fetched, each in a folder of a random name."""
 
 from __future__ import annotations
 
+import math
 import re
 import secrets
 import shutil
@@ -9,13 +10,15 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from blockviz.export.names import CARD
+from blockviz.session.old_files import OldFiles, remove
 from blockviz.types import Done, Events, ExportReport, Progress
 
 KEEP_SECONDS = 30 * 60
+SWEEP_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -29,38 +32,67 @@ class Exported:
     card: str = ""
 
 
-@dataclass
 class Exports:
     """Whoever knows the name of a file may fetch it, so names are drawn at random. One for each
     owner: a new one takes the place of the last."""
 
-    root: Path
-    clock: Callable[[], float] = time.time
-    _of: dict[str, Path] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    def __init__(
+        self,
+        root: Path,
+        clock: Callable[[], float] = time.monotonic,
+        keep_seconds: float = KEEP_SECONDS,
+    ) -> None:
+        """keep_seconds: infinite where what this app has written stays until it is closed."""
+        self.root = root
+        self._keeps_own = keep_seconds == math.inf
+        self._files = OldFiles(root, min(keep_seconds, KEEP_SECONDS), clock)
+        self._of: dict[str, Path] = {}
+        self._unfinished: set[Path] = set()
+        self._lock = threading.Lock()
+        self._watch: threading.Timer | None = None
 
     def begin(self, owner: str) -> Path:
         """A new empty folder; this owner's last one is gone, and so is what is too old."""
         with self._lock:
             self.root.mkdir(parents=True, exist_ok=True)
-            self._sweep()
             last = self._of.pop(owner, None)
             if last is not None:
-                shutil.rmtree(last, ignore_errors=True)
+                remove(last)
             folder = self.root / secrets.token_urlsafe(18)
             folder.mkdir()
             self._of[owner] = folder
+            self._unfinished.add(folder)
+            self._sweep()
             return folder
+
+    def finish(self, folder: Path) -> None:
+        """The file is there: from now on it waits to be fetched."""
+        with self._lock:
+            self._unfinished.discard(folder)
+            self._sweep()
 
     def drop(self, folder: Path) -> None:
         """An export came to nothing."""
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
+        self.finish(folder)
+
+    def sweep(self) -> None:
+        """Delete what is too old; it goes on once a minute for as long as anything is there."""
+        with self._lock:
+            self._sweep()
 
     def _sweep(self) -> None:
-        for folder in self.root.iterdir():
-            if self.clock() - folder.stat().st_mtime > KEEP_SECONDS:
-                shutil.rmtree(folder, ignore_errors=True)
+        # What an app that was closed has left behind is nobody's, however long this one keeps.
+        own = set(self._of.values()) if self._keeps_own else set()
+        self._files.sweep(self._unfinished | own)
         self._of = {owner: folder for owner, folder in self._of.items() if folder.exists()}
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+        if self.root.is_dir() and any(self.root.iterdir()):
+            self._watch = threading.Timer(SWEEP_SECONDS, self.sweep)
+            self._watch.daemon = True
+            self._watch.start()
 
 
 def archive(folder: Path, report: ExportReport) -> Events:
@@ -78,7 +110,7 @@ def archive(folder: Path, report: ExportReport) -> Events:
     yield Done(Exported(report, target, target.stat().st_size, card))
 
 
-def archive_name(model: str, n_removed: int, n_blocks: int) -> str:
-    """`blockviz-smollm2-135m-14of60`: nothing of a name that a path or a page could take amiss."""
+def archive_name(model: str, n_removed: int, n_blocks: int, mode: str = "") -> str:
+    """`blockviz-smollm2-135m-14of60-custom`: nothing that a path or a page could take amiss."""
     slug = re.sub(r"[^a-z0-9]+", "-", model.rpartition("/")[2].lower()).strip("-")[:40]
-    return f"blockviz-{slug or 'model'}-{n_removed}of{n_blocks}"
+    return "-".join(filter(None, ("blockviz", slug or "model", f"{n_removed}of{n_blocks}", mode)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
@@ -86,6 +87,8 @@ class KeptResults:
         """One number a window; None where there is nothing, or something else."""
         found = self._shelf.get(place)
         if not isinstance(found, list) or len(found) != len(batch.input_ids):
+            return None
+        if not all(isinstance(value, float) and math.isfinite(value) for value in found):
             return None
         return torch.tensor(found, dtype=torch.float64)
 

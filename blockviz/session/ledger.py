@@ -1,6 +1,7 @@
 """Every window value that a search has measured, written down as it goes and read by the next one.
 
-A ledger is one file of JSON lines for one model under one metric:
+A ledger is one file of JSON lines for one model under one metric. A line holds an entry, with the
+sha256 by which json_files.unsealed knows it again:
 
     {"removed": ["18.attn"], "windows": ["5f0c...", "91ab..."], "values": [3.25, 2.875]}
 
@@ -12,7 +13,6 @@ passed over: what it said is measured anew.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import math
 import os
@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from blockviz.errors import BadPlan
+from blockviz.json_files import sealed, unsealed
 from blockviz.metrics import Metric
 from blockviz.metrics.parsing import parse_metric
 from blockviz.models.model import BlockModel
@@ -115,7 +116,7 @@ def _line(removed: RemovedSet, values: Mapping[str, float]) -> bytes:
     """
     names = [str(b) for b in sorted(removed)]
     entry = {"removed": names, "windows": list(values), "values": list(values.values())}
-    return b"\n" + json.dumps(entry, allow_nan=False).encode() + b"\n"
+    return b"\n" + sealed(entry).encode() + b"\n"
 
 
 def _append(path: Path, line: bytes) -> None:
@@ -147,7 +148,7 @@ def _entries(lines: Iterable[bytes]) -> Iterable[tuple[RemovedSet, dict[str, flo
     """What the whole lines say."""
     for line in lines:
         try:
-            entry = json.loads(line)
+            entry = unsealed(line)
             removed = frozenset(BlockId.parse(name) for name in entry["removed"])
             values = dict(zip(entry["windows"], entry["values"], strict=True))
         except (ValueError, KeyError, TypeError, BadPlan):

@@ -33,13 +33,20 @@ class LiveText:
 
     def known(self, plan: PruningPlan) -> LiveResult | None:
         """The plan's perplexity if it was measured before, here or for the example."""
-        wanted, whole = live_key(plan.removed), live_key(())
+        wanted, baseline = live_key(plan.removed), self._baseline()
         if wanted in self._bundled:
-            return self._result(self._bundled[wanted], self._bundled[whole], "bundled")
-        found, baseline = self._stored(wanted), self._stored(whole)
+            return self._result(self._bundled[wanted], baseline, "bundled")
+        found = self._stored(wanted)
         if found is None or baseline is None:
             return None
         return self._result(found, baseline, "stored")
+
+    def _baseline(self) -> Perplexity | None:
+        """The original model's: the bundled one where there is one, so that every plan is counted
+        from one number. Rounded otherwise on this machine, each plan differs, not this one alone.
+        """
+        whole = live_key(())
+        return self._bundled.get(whole) or self._stored(whole)
 
     def measure(self, plan: PruningPlan) -> Events:
         """Done(LiveResult) of the plan, measured now unless it is known."""
@@ -48,7 +55,7 @@ class LiveText:
         if known is not None:
             yield Done(known)
             return
-        baseline = yield from self._perplexity(())
+        baseline = self._baseline() or (yield from self._perplexity(()))
         found = yield from self._perplexity(plan.removed)
         yield Done(self._result(found, baseline, "measured"))
 

@@ -13,18 +13,24 @@ from blockviz.errors import BadInput, BlockvizError
 from blockviz.memory import check_fits
 from blockviz.models.config_check import check_config
 from blockviz.models.gguf import convert, gguf_quantisation
-from blockviz.models.load import load_model, read_config
+from blockviz.models.gguf_header import read_header
+from blockviz.models.load import DTYPES, load_model, pick_device, pick_dtype, read_config
 from blockviz.models.model import BlockModel
 from blockviz.models.overflow import check_windows
 from blockviz.session.views import ScoreRequest, Verdict
 from blockviz.sources import (
+    DEMO_MODEL,
     ModelFiles,
+    ModelMetadata,
+    ModelRef,
     conversion_folder,
     fetch_model_files,
     metadata,
     parse_model_ref,
 )
 from blockviz.types import DataOrigin, Done, Events, Provenance, passing
+
+ROOM_TO_WORK = 1.3  # for what is computed, beside the weights
 
 
 def open_model(name: str, *, dtype: str = "auto", device: str = "auto") -> Events:
@@ -48,6 +54,7 @@ def open_model(name: str, *, dtype: str = "auto", device: str = "auto") -> Event
         device=device,
         quantisation=quantisation,
         license=files.license,
+        is_known=ref.kind == "demo",
     )
 
 
@@ -67,9 +74,25 @@ def inspect_model(name: str) -> Verdict:
         is_supported=is_supported,
         reason=reason,
         download_bytes=0 if found.is_cached else found.n_bytes,
-        memory_bytes=int(found.n_bytes * 1.3),
+        memory_bytes=int(_loaded_bytes(found, parse_model_ref(name)) * ROOM_TO_WORK),
         license=found.license,
     )
+
+
+def _loaded_bytes(found: ModelMetadata, ref: ModelRef) -> int:
+    """What the weights take in memory, in the dtype that `auto` picks here; 0 where unknown.
+
+    A file says little of it: what is quantised there is unpacked, and bfloat16 may become float32.
+    """
+    if ref.kind == "demo":
+        n_weights = DEMO_MODEL.n_weights
+    elif ref.kind == "gguf":
+        n_weights = read_header(ref.path).n_weights
+    else:
+        stored = str(found.config.get("dtype") or found.config.get("torch_dtype") or "float32")
+        size = DTYPES[stored].itemsize if stored in DTYPES else 2
+        n_weights = sum(n for name, n in found.files if name.endswith(".safetensors")) // size
+    return n_weights * pick_dtype("auto", pick_device("auto")).itemsize
 
 
 def open_windows(model: BlockModel, request: ScoreRequest, role: str = "calibration") -> Events:

@@ -11,19 +11,21 @@ from blockviz.data import public_name
 from blockviz.errors import BadInput, BlockvizError
 from blockviz.session.export_views import ExportRequest
 from blockviz.session.views import ScoreRequest
-from blockviz.types import EXPORT_MODES, ExportMode, ModelInfo, PruningPlan, ScoreTable
+from blockviz.types import EXPORT_MODES, ExportMode, ModelInfo, PruningPlan, ScoreTable, SearchRun
 
 SCHEMA = "blockviz/recipe/1"
 MAX_CHARS = 1000
 # A field of `fit` or of `evaluation` -> the option of the command line of the same meaning.
 FIT = {"text": "calibration", "n_samples": "fit_samples", "seq_len": "fit_seq_len",
-       "n_skip": "fit_skip", "seed": "seed"}  # fmt: skip
+       "n_skip": "fit_skip", "n_held": "fit_held", "seed": "seed"}  # fmt: skip
 EVALUATION = {"text": "data", "n_samples": "n_samples", "seq_len": "seq_len"}
 SCORING = {"metrics": "metrics", "text": "calibration", "n_samples": "n_samples",
            "seq_len": "seq_len", "seed": "seed", "mode": "calibration_mode", "unit": "unit",
            "tasks": "tasks", "limit": "limit"}  # fmt: skip
-# Those that are words; the others are numbers.
-WORDS = ("text", "mode", "unit", "tasks")
+# How windows of both are cut; written down only where that is not as usual.
+CUT = {"mode": "calibration_mode", "text_column": "text_column", "is_shuffled": "shuffle"}
+# Those that are words, or yes and no; the others are numbers.
+WORDS, FLAGS = ("text", "mode", "unit", "tasks", "text_column"), ("is_shuffled",)
 MOST_METRICS = 200
 # Larger ones are no size or seed of anything, and a browser could not hold them.
 MOST = 2**53
@@ -76,6 +78,20 @@ def scoring_to_json(request: ScoreRequest, table: ScoreTable) -> dict[str, Any]:
     }
 
 
+def search_to_json(run: SearchRun, n_decisions: int) -> dict[str, Any]:
+    """The part of a recipe that says which search found its plan, and after how many decisions."""
+    data = run.provenance.data
+    text = {} if data is None else {
+        "text": public_name(data.dataset),
+        "n_samples": data.n_samples,
+        "seq_len": data.seq_len,
+        "seed": data.seed,
+        "token_hash": data.token_hash,
+    }  # fmt: skip
+    asked = {"strategy": run.strategy, "objective": run.objective, "unit": run.unit}
+    return {**asked, "n_decisions": n_decisions, **text}
+
+
 def recipe_to_json(info: ModelInfo, request: ExportRequest, correction: str) -> dict[str, Any]:
     """What is known of an export before anything is written. correction: its label."""
     fit, measured = request.repair, request.evaluation
@@ -85,6 +101,7 @@ def recipe_to_json(info: ModelInfo, request: ExportRequest, correction: str) -> 
         "schema": SCHEMA,
         "license": info.license,
         "scoring": dict(request.scoring) or None,
+        "search": dict(request.search) or None,
         "plan": named.to_json(),
         "correction": correction,
         "is_from_state": request.state is not None,
@@ -96,14 +113,24 @@ def recipe_to_json(info: ModelInfo, request: ExportRequest, correction: str) -> 
             "seq_len": fit.text.seq_len,
             "seed": fit.text.seed,
             "n_skip": fit.n_skip,
+            "n_held": fit.n_held,
+            **_unusual(fit.text),
         },
         "evaluation": {
             "text": public_name(measured.calibration),
             "n_samples": measured.n_samples,
             "seq_len": measured.seq_len,
+            **_unusual(measured),
         },
         "export": {"mode": request.mode, "as_llama": request.as_llama},
     }
+
+
+def _unusual(text: ScoreRequest) -> dict[str, Any]:
+    """How windows are cut, where that is not as usual."""
+    usual = ScoreRequest()
+    found = {name: getattr(text, name) for name in CUT}
+    return {name: value for name, value in found.items() if value != getattr(usual, name)}
 
 
 def recipe_from_json(data: Any, name: str) -> RecipeFile:
@@ -121,15 +148,16 @@ def recipe_from_json(data: Any, name: str) -> RecipeFile:
             mode=data["export"]["mode"],
             as_llama=data["export"]["as_llama"] is True,
             correction=_short(data["correction"]),
-            fit=_texts(FIT, fit),
-            evaluation=_texts(EVALUATION, data.get("evaluation") or {}),
+            # Before it was written down, nothing was held out.
+            fit=_texts(FIT | CUT, {"n_held": 0, **fit} if fit else {}),
+            evaluation=_texts(EVALUATION | CUT, data.get("evaluation") or {}),
             is_from_state=data["is_from_state"] is True,
             perplexities=numbers,
             data=_short(results.get("data", "")),
             scoring=_scoring(scoring),
             scored_hash=_short(scoring.get("token_hash", "")),
         )
-    except (BlockvizError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (BlockvizError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise BadInput(
             f"The recipe {name} was to be followed.",
             "It is not one that an export has written.",
@@ -154,7 +182,11 @@ def _scoring(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _texts(names: Mapping[str, str], found: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: _plain(found[name], is_text=name in WORDS) for name in names if name in found}
+    return {
+        name: found[name] is True if name in FLAGS else _plain(found[name], is_text=name in WORDS)
+        for name in names
+        if name in found
+    }
 
 
 def _plain(value: Any, *, is_text: bool) -> str | int:

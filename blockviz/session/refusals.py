@@ -16,7 +16,7 @@ BUNDLED_TEXTS = ("demo", "own")
 
 def check_model(limits: Limits, model: str) -> None:
     """OverLimit where only the demo model may be run and another is named."""
-    if limits.bundled_only and model.strip() != "demo":
+    if limits.bundled_only and model.strip().lower() != "demo":
         raise OverLimit(
             f"The model {model[:96]!r} was asked for.",
             "This server runs the demo model only.",

@@ -9,6 +9,7 @@ import copy
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,27 +22,49 @@ from torch import nn
 from blockviz.corrections import Repair
 from blockviz.corrections.base import CORRECTIONS, Correction, Writing
 from blockviz.corrections.sparsifying import NoCorrection
-from blockviz.errors import BadInput, BadSource, BlockvizError
+from blockviz.errors import BadInput, BadSource, BlockvizError, OverLimit
+from blockviz.json_files import NotJson, read_json
 from blockviz.models.model import BlockModel
 from blockviz.models.modeling_blockviz import MAPS as KINDS
 from blockviz.settings import label_of, parse_method
+from blockviz.sources.cache import cache_dir, gib, make_folder
 from blockviz.types import BlockId, Provenance, PruningPlan
+from blockviz.whole_files import write_whole
 
 SCHEMA = "blockviz/repair_state/1"
+# Before anything is fitted nobody knows how large it becomes; less than this holds none.
+ROOM_BYTES = 64 * 2**20
+MAX_NAME = 100
 TENSORS, STATE = "repair.safetensors", "repair.json"
 MAPS: dict[str, type[nn.Module]] = {c.__name__: c for c in KINDS}
 
 
 def check_state(folder: Path) -> None:
-    """BadInput where a state cannot be saved there, before any long work."""
-    is_ours = (folder / STATE).exists()
-    is_free = not folder.exists() or (folder.is_dir() and (is_ours or not any(folder.iterdir())))
-    place = folder if folder.exists() else folder.parent
+    """A refusal where a state cannot be saved there, before any long work."""
+    asked = f"A fitted correction was to be saved in {str(folder)[-MAX_NAME:]}."
+    try:
+        is_there = folder.exists()
+        is_ours = (folder / STATE).exists()
+        is_free = not is_there or (folder.is_dir() and (is_ours or not any(folder.iterdir())))
+    except OSError as error:
+        raise BadInput(
+            asked,
+            f"That name cannot be used ({error.strerror or type(error).__name__}).",
+            "Give another folder.",
+        ) from error
+    place = folder if is_there else folder.resolve().parent
     if not is_free or not place.is_dir() or not os.access(place, os.W_OK):
         raise BadInput(
-            f"A fitted correction was to be saved in {folder}.",
+            asked,
             "It holds other files, its parent is missing, or it cannot be written.",
             "Give a new or empty folder inside one that exists.",
+        )
+    free = shutil.disk_usage(place).free
+    if free < ROOM_BYTES:
+        raise OverLimit(
+            asked,
+            f"{gib(free)} are free on that disk.",
+            "Free some space, or give a folder on a larger disk.",
         )
 
 
@@ -62,15 +85,31 @@ def save_repair(folder: Path, model: BlockModel, repair: Repair, provenance: Pro
         **places,
         "sha256": hashlib.sha256(data).hexdigest(),
     }
-    folder.mkdir(exist_ok=True)
     text = json.dumps(state, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    # A link to a folder that is not there yet is followed too.
+    folder.resolve().mkdir(exist_ok=True)
     for name, content in ((TENSORS, data), (STATE, text.encode())):
-        partial = folder / f".{name}.{os.getpid()}"
+        write_whole(folder / name, content)
+
+
+def keep_repair(folder: Path, model: BlockModel, repair: Repair, provenance: Provenance) -> None:
+    """save_repair; where that fails, it is kept in the cache folder, and BadInput says where."""
+    try:
+        save_repair(folder, model, repair, provenance)
+    except OSError as error:
+        asked = f"A fitted correction was to be saved in {folder}."
+        why = f"It could not be ({error.strerror or type(error).__name__})"
+        spare = cache_dir() / "unsaved" / f"{folder.name[:MAX_NAME]}-{os.getpid()}"
         try:
-            partial.write_bytes(content)
-            partial.replace(folder / name)
-        finally:
-            partial.unlink(missing_ok=True)
+            make_folder(spare.parent)
+            save_repair(spare, model, repair, provenance)
+        except (OSError, BlockvizError) as second:
+            raise BadInput(
+                asked,
+                f"{why}, and the cache folder does not take it either.",
+                "Free some space and fit it again.",
+            ) from second
+        raise BadInput(asked, f"{why}. It is in {spare}.", "Move that folder away.") from error
 
 
 def load_repair(folder: Path, model: BlockModel) -> Repair:
@@ -99,15 +138,15 @@ def load_repair(folder: Path, model: BlockModel) -> Repair:
 
 def _read_state(folder: Path) -> Mapping[str, Any]:
     try:
-        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+        state = read_json(folder / STATE)
+    except NotJson as error:
+        if (folder / STATE).exists():
+            raise _damaged(folder) from error
         raise BadSource(
             f"A fitted correction was to be read from {folder.name}.",
             f"There is no {STATE} in it.",
             "Give the folder that correct or sparsify wrote with --state.",
         ) from error
-    except (OSError, ValueError) as error:
-        raise _damaged(folder) from error
     if not isinstance(state, dict) or state.get("schema") != SCHEMA:
         raise _damaged(folder)
     return state

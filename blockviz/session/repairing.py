@@ -16,6 +16,7 @@ from blockviz.evaluate import Perplexity, measure_perplexity
 from blockviz.memory import SHARE, free_bytes
 from blockviz.models.model import BlockModel
 from blockviz.models.repaired import RepairedModel
+from blockviz.session.fitted_repairs import FittedRepairs, key_of
 from blockviz.session.opening import open_windows, provenance_of
 from blockviz.session.place_fits import place_fits
 from blockviz.session.repair_space import check_repair
@@ -53,13 +54,18 @@ class FitWindows:
     held: CalibrationSet | None
 
 
-def repair_request(model: BlockModel, request: RepairRequest, keep: Keep | None = None) -> Events:
+def repair_request(
+    model: BlockModel,
+    request: RepairRequest,
+    keep: Keep | None = None,
+    known: FittedRepairs | None = None,
+) -> Events:
     """Done(RepairTable) of a request; a partial table after every row."""
     check_repair(request)
     request.plan.check(model.info)
     windows: FitWindows = yield from passing(open_fit_windows(model, request))
     evaluation = yield from passing(open_windows(model, request.evaluation, "evaluation"))
-    yield from repair_windows(model, windows.fit, windows.held, evaluation, request, keep)
+    yield from repair_windows(model, windows.fit, windows.held, evaluation, request, keep, known)
 
 
 def open_fit_windows(model: BlockModel, request: RepairRequest) -> Events:
@@ -79,32 +85,52 @@ def repair_windows(
     evaluation_windows: CalibrationSet,
     request: RepairRequest,
     keep: Keep | None = None,
+    known: FittedRepairs | None = None,
 ) -> Events:
     """Done(RepairTable) on given windows: the original, the bare plan, then one row a correction.
 
     A correction that this model cannot have becomes a row that says why. `keep` gets the repair of
-    the best one so far, or of the only one that was asked for.
+    the best one so far, or of the only one that was asked for. What is in `known` is not fitted
+    again, and what is fitted is there afterwards.
     """
     corrections = check_repair(request)
     request.plan.check(model.info)
     warning = overlap_warning(fit_windows, evaluation_windows)
     windows = FitWindows(fit_windows, held_windows)
-    run = _Run(model, request, corrections, windows, evaluation_windows, warning)
+    run = _Run(model, request, corrections, windows, evaluation_windows, warning, known)
     yield from run.events(keep)
 
 
 def fitted(
-    model: BlockModel, request: RepairRequest, correction: Correction, windows: FitWindows
+    model: BlockModel,
+    request: RepairRequest,
+    correction: Correction,
+    windows: FitWindows,
+    known: FittedRepairs | None = None,
 ) -> Events:
-    """Done(Repair) of one correction of a request's plan; its steps carry nothing."""
-    for event in _fitting(model, request, correction, windows):
+    """Done(Repair) of one correction of a request's plan; its steps carry nothing.
+
+    One that is in `known` is not fitted again.
+    """
+    for event in _fitting(model, request, correction, windows, known):
         yield event if isinstance(event, Done) else replace(event, partial=None)
 
 
 def _fitting(
-    model: BlockModel, request: RepairRequest, correction: Correction, windows: FitWindows
+    model: BlockModel,
+    request: RepairRequest,
+    correction: Correction,
+    windows: FitWindows,
+    known: FittedRepairs | None,
 ) -> Events:
-    return fit(
+    """The events of `fit`; its result is taken from `known` where it is there, and left there."""
+    key = key_of(request.plan, correction, windows.fit, windows.held)
+    repair = None if known is None else known.get(model, key)
+    if repair is not None:
+        yield Done(replace(repair, plan=request.plan))
+        return
+    started = time.monotonic()
+    events = fit(
         model,
         request.plan,
         correction,
@@ -112,6 +138,13 @@ def _fitting(
         held=windows.held,
         memory_bytes=request.memory_bytes or int(SHARE * free_bytes()),
     )
+    with contextlib.closing(events):
+        for event in events:
+            if isinstance(event, Done):
+                event = Done(replace(event.result, seconds=time.monotonic() - started))
+                if known is not None:
+                    known.put(model, key, event.result)
+            yield event
 
 
 def repaired_by(model: BlockModel, request: RepairRequest) -> Events:
@@ -137,6 +170,7 @@ class _Run:
     windows: FitWindows
     evaluation: CalibrationSet
     warning: str
+    known: FittedRepairs | None = None
     rows: list[RepairRow] = field(default_factory=list)
     whole: Perplexity | None = None
     n_tokens: int = 0
@@ -166,10 +200,9 @@ class _Run:
 
     def _row(self, label: str, correction: Correction, keep: Keep | None) -> Running:
         """The repair; its row is there afterwards."""
-        started = time.monotonic()
         repair: Repair = yield from self._fitted(label, correction, keep)
         self.n_tokens = max(self.n_tokens, repair.n_tokens)
-        row = yield from self._met(label, repair, time.monotonic() - started)
+        row = yield from self._met(label, repair, repair.seconds)
         self.rows.append(row)
         self.n_numbers += sum(len(c) for f in row.fits for c in f.channels.values())
         return repair
@@ -180,7 +213,7 @@ class _Run:
         started = latest = time.monotonic()
         is_trained = isinstance(correction, Trained)
         with contextlib.closing(
-            _fitting(self.model, self.request, correction, self.windows)
+            _fitting(self.model, self.request, correction, self.windows, self.known)
         ) as events:
             for event in events:
                 if isinstance(event, Done):

@@ -9,6 +9,7 @@ from typing import Any
 
 from blockviz.corrections import CORRECTIONS
 from blockviz.data import task_sources
+from blockviz.errors import BadInput
 from blockviz.metrics import METRICS, AblationMetric, GameMetric, TaskMetric
 from blockviz.rankings import Between, between, read_scores, tied_with
 from blockviz.search import PRESETS, STRATEGIES
@@ -196,8 +197,14 @@ class Results:
 
     def import_scores(self, data: object, name: str, table_key: str) -> str:
         """The key of a table with imported metrics as extra rows; BadInput if they do not fit."""
-        found = read_scores(data, self.info, name=name)
         table = self.table(table_key)
+        if table is None and table_key not in ("", "example"):
+            raise BadInput(
+                f"The scores of {name} were to be added to those of this page.",
+                "Those are not kept any more.",
+                "Score the blocks again, then add the file.",
+            )
+        found = read_scores(data, self.info, name=name)
         if table is not None:
             found = replace(table, metrics={**table.metrics, **found.metrics})
         where = key("imported", table_key, found.to_json()["metrics"])

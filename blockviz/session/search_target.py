@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from blockviz.metrics.parsing import parse_metric
 from blockviz.search import Space
 from blockviz.session.search_views import SearchRequest
 from blockviz.types import SearchStep, Unit
+
+# Fewer windows or tokens tell blocks apart by chance.
+ENOUGH_WINDOWS, ENOUGH_TOKENS = 8, 1024
 
 
 def n_units(n: int, unit: Unit) -> str:
@@ -39,3 +43,16 @@ def unreached(request: SearchRequest, steps: Sequence[SearchStep], space: Space)
     why = "" if space.next_units(removed) else ": one block always stays"
     verb = "is" if found == 1 else "are"
     return f"{wanted} were asked for, and {found} {verb} removed{why}."
+
+
+def too_few(request: SearchRequest) -> str:
+    """A caution where the text is too short to choose by; empty where it is not read at all."""
+    n, length = request.text.n_samples, request.text.seq_len
+    is_enough = n >= ENOUGH_WINDOWS and n * length >= ENOUGH_TOKENS
+    if is_enough or parse_metric(request.objective).name == "acc":
+        return ""
+    return (
+        f"Chosen on {n} {'window' if n == 1 else 'windows'} of {length} tokens: with fewer than "
+        f"{ENOUGH_WINDOWS} windows or {ENOUGH_TOKENS} tokens, which blocks go and what that costs "
+        "is mostly chance. Read more text."
+    )

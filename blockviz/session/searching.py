@@ -20,7 +20,7 @@ from blockviz.session.pools import scored
 from blockviz.session.processes import ALONE, Shares, shared
 from blockviz.session.repaired_search import Grounds
 from blockviz.session.search_space import DEFAULT_SCORES, check_search, open_space
-from blockviz.session.search_target import unreached
+from blockviz.session.search_target import too_few, unreached
 from blockviz.session.search_text import check_alone, open_fit_text
 from blockviz.session.search_views import SearchRequest
 from blockviz.types import (
@@ -121,6 +121,8 @@ class _Run:
     n_settled: int = 0
     # Since the last decision: sets run, sets asked, doubt.
     spent: tuple[float, int, float] = (0.0, 0, 0.0)
+    # Of the askings since the last decision, the largest chance of a runner-up.
+    rival: float | None = None
 
     def events(self) -> Events:
         searching = self.strategy.search(self.space)
@@ -193,6 +195,8 @@ class _Run:
         self.n_settled += ask.of
         spent, asked, doubt = self.spent
         self.spent = spent + evaluated, asked + ask.of, doubt + found.doubt
+        if math.isfinite(found.rival):
+            self.rival = max(self.rival or 0.0, found.rival)
         whole = [i for i, n in enumerate(found.n_seen) if n == n_windows]
         exact = {ask.sets[i]: found.means[i] for i in whole}
         # Raced on the way to a repair, a set is not what it will be with it.
@@ -220,9 +224,10 @@ class _Run:
                 confidence=max(0.0, 1 - doubt),
                 seconds=round(time.monotonic() - started, 3),
                 repair="" if grounds is None else grounds.label(chosen.repair),
+                rival=self.rival,
             )
         )
-        self.spent = (0.0, 0, 0.0)
+        self.spent, self.rival = (0.0, 0, 0.0), None
 
     def _end(self, last: Chosen, started: float) -> None:
         """What was run for no decision counts with the last one."""
@@ -274,6 +279,7 @@ class _Run:
 
     def _warning(self, *, is_partial: bool) -> str:
         said = [] if is_partial else [unreached(self.request, self.steps, self.space)]
+        said.append(too_few(self.request))
         if self.measured.n_bad:
             n = self.measured.n_bad
             said.append(f"{n} removed sets gave no number and were taken for the worst.")

@@ -42,12 +42,12 @@ def sparsify_request(
     """Done(SparseTable) of a request; a partial table after every row."""
     asked = check_sparsify(request)
     _check_model(model, request, asked)
-    windows = None
+    windows = held = None
     if asked.needs_text:
         found: FitWindows = yield from passing(open_fit_windows(model, request.repair))
-        windows = found.fit
+        windows, held = found.fit, found.held
     evaluation = yield from passing(open_windows(model, request.repair.evaluation, "evaluation"))
-    yield from sparsify_windows(model, windows, evaluation, request, keep)
+    yield from sparsify_windows(model, windows, evaluation, request, keep, held)
 
 
 def sparsify_windows(
@@ -56,14 +56,17 @@ def sparsify_windows(
     evaluation: CalibrationSet,
     request: SparsifyRequest,
     keep: Keep | None = None,
+    held: CalibrationSet | None = None,
 ) -> Events:
     """Done(SparseTable) on given windows; None will do where nothing is fitted or looked at.
+
+    held: what a correction is trained to keep its best step on.
 
     A score that comes to no numbers becomes a row that says why.
     """
     asked = check_sparsify(request)
     _check_model(model, request, asked)
-    yield from _Run(model, request, asked, windows, evaluation).events(keep)
+    yield from _Run(model, request, asked, windows, evaluation, held).events(keep)
 
 
 def _check_model(model: BlockModel, request: SparsifyRequest, asked: Asked) -> None:
@@ -82,6 +85,7 @@ class _Run:
     asked: Asked
     windows: CalibrationSet | None
     evaluation: CalibrationSet
+    held: CalibrationSet | None = None
     rows: list[SparseRow] = field(default_factory=list)
     whole: Perplexity | None = None
 
@@ -99,7 +103,7 @@ class _Run:
         if self.asked.correction is not None:
             # First of all, since it may be refused.
             label = label_of(self.asked.correction)
-            made = FitWindows(self.windows, None)
+            made = FitWindows(self.windows, self.held)
             events = fitted(self.model, self.request.repair, self.asked.correction, made)
             base = yield from self._told(events, f"fitting {label}")
         variant = "pruned" if plan.removed else "original"

@@ -26,6 +26,11 @@ class ScoreRequest:
     limit: int | None = None
 
 
+KEEP_SECONDS = 30 * 60
+# More than a browser remembers jobs.
+MOST_TOLD = 24
+
+
 @dataclass(frozen=True)
 class Visitor:
     """One person's plan and undo stacks: small enough to live in the page's state."""
@@ -55,6 +60,9 @@ class Visitor:
     changes: int = field(default=0, compare=False)
     # The page's own number of its last toggle that was taken.
     seq: int = field(default=0, compare=False)
+    # The jobs whose end was shown on this page, the newest last, and how many there were in all.
+    told: tuple[str, ...] = field(default=(), compare=False)
+    n_told: int = field(default=0, compare=False)
 
     def plan(self) -> PruningPlan:
         return PruningPlan(removed=tuple(BlockId.parse(b) for b in self.removed))
@@ -66,6 +74,21 @@ class Visitor:
             return self
         past = (*self.past, self.removed)[-100:]
         return replace(self, removed=removed, past=past, future=(), changes=self.changes + 1)
+
+    def went_to(self, removed: Iterable[str]) -> Visitor:
+        """The same with another plan; by Undo or Redo where that is the step to it."""
+        removed = tuple(str(b) for b in removed)
+        if self.past and self.past[-1] == removed:
+            return self.undo()
+        if self.future and self.future[-1] == removed:
+            return self.redo()
+        return self.with_removed(removed)
+
+    def was_told(self, jobs: Iterable[str]) -> Visitor:
+        """The same, having been shown how these jobs ended."""
+        told = (*self.told, *jobs)
+        n_told = self.n_told + len(told) - len(self.told)
+        return replace(self, told=told[-MOST_TOLD:], n_told=n_told)
 
     def undo(self) -> Visitor:
         if not self.past:
@@ -211,6 +234,8 @@ class Limits:
     upload_bytes: int | None = None
     evaluations: int | None = None
     heavy_per_hour: int | None = None
+    heavy_per_address: int | None = None
+    keep_seconds: int | None = None
     job_seconds: int | None = None
     bundled_only: bool = False
     spare_disk_bytes: int = 0
@@ -235,6 +260,8 @@ class Limits:
             upload_bytes=number("max_upload_bytes", 1 << 20),
             evaluations=number("max_evaluations", 200),
             heavy_per_hour=number("heavy_per_hour", 30),
+            heavy_per_address=number("heavy_per_address", 600),
+            keep_seconds=KEEP_SECONDS,
             job_seconds=number("max_job_seconds", 600),
             bundled_only=True,
             spare_disk_bytes=number("spare_disk_gib", 5) << 30,

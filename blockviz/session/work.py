@@ -21,6 +21,7 @@ from blockviz.session.example import Example
 from blockviz.session.export_views import ExportRequest
 from blockviz.session.exporting import export_request
 from blockviz.session.exports import Exported, Exports, archive, archive_name
+from blockviz.session.fitted_repairs import FittedRepairs
 from blockviz.session.judging import check_table, judge_windows
 from blockviz.session.kept import KeptResults, Shelf
 from blockviz.session.ledger import Ledger, open_ledger
@@ -69,6 +70,8 @@ class Work(Results):
         super().__init__(store, example)
         self._model: BlockModel | None = None
         self._live: LiveText | None = None
+        # Of the model in memory: what Repair fits, Compare shows and Export writes.
+        self._repairs: FittedRepairs | None = None
 
     @property
     def info(self) -> ModelInfo:
@@ -168,7 +171,7 @@ class Work(Results):
             self.store.put(where, table)
             return {"repair_key": where, "warning": table.warning}
 
-        yield from self._limited(repair_request(model, request), keep)
+        yield from self._limited(repair_request(model, request, known=self._repairs), keep)
 
     def _compare(self, request: CompareRequest) -> Iterator[Progress | Done]:
         model, _ = self._loaded()
@@ -179,17 +182,19 @@ class Work(Results):
             self.store.put(where, found)
             return {"compare_key": where, "warning": found.warning}
 
-        yield from self._limited(compare_request(model, request, self.limits), keep)
+        found = compare_request(model, request, self.limits, self._repairs)
+        yield from self._limited(found, keep)
 
     def _export(self, request: ExportRequest, owner: str) -> Iterator[Progress | Done]:
         """The folder of the request is one of ours, whatever was asked."""
         model, _ = self._loaded()
         place = self._exports.begin(owner)
-        of = archive_name(model.info.name, len(request.plan.removed), len(model.info.blocks))
+        n_removed, n_blocks = len(request.plan.removed), len(model.info.blocks)
+        of = archive_name(model.info.name, n_removed, n_blocks, request.mode)
         asked = replace(request, folder=place / of)
 
         def exported() -> Iterator[Progress | Done]:
-            report = yield from passing(export_request(model, asked))
+            report = yield from passing(export_request(model, asked, self._repairs))
             yield from archive(asked.folder, report)
 
         def keep(found: Exported | ExportReport) -> dict[str, str]:
@@ -204,8 +209,7 @@ class Work(Results):
                 is_there = isinstance(event, Done)
                 yield event
         finally:
-            if not is_there:
-                self._exports.drop(place)
+            (self._exports.finish if is_there else self._exports.drop)(place)
 
     def _push(
         self, archive: Path, repo_id: str, token: str, *, is_private: bool
@@ -234,8 +238,9 @@ class Work(Results):
                     if not kept:
                         raise out_of_time(self.limits)
                     minutes = (self.limits.job_seconds or 0) / 60
-                    said = f"Stopped at the limit of {minutes:.0f} min; what was done is kept."
-                    yield Done({**kept, "warning": said})
+                    ended = f"stopped at the limit of {minutes:.0f} min; what was done is kept"
+                    said = [f"S{ended[1:]}.", kept.get("warning", "")]
+                    yield Done({**kept, "warning": " ".join(filter(None, said)), "ended": ended})
                     return
 
     def _asked(self, request: ScoreRequest) -> str:

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 from blockviz.errors import BadSource
 from blockviz.sources import child
 from blockviz.sources.cache import cache_dir, check_free_disk, hub_cache, make_folder
-from blockviz.sources.local import read_config
+from blockviz.sources.local import check_config_size, read_config
 from blockviz.sources.records import ModelMetadata, ModelRef
 from blockviz.sources.weights import check_weights, wanted_files
 from blockviz.types import Progress
@@ -55,6 +55,7 @@ def hub_metadata(ref: ModelRef) -> ModelMetadata:
             _refuse_gated(ref)
         sizes = {file.rfilename: file.size for file in info.siblings or ()}
         check_weights(sizes, ref.text)
+        check_config_size(sizes["config.json"] or 0, ref.text)
         path = hf_hub_download(
             ref.hub_id,
             "config.json",

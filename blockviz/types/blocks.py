@@ -91,6 +91,7 @@ class ModelInfo:
     has_chat_template: bool = False
     quantisation: str = ""
     license: str = ""
+    unread: str = ""  # what its files hold besides, in words
 
     def __post_init__(self) -> None:
         expected = [BlockId(i, p) for i in range(self.n_layers) for p in ("attn", "mlp")]

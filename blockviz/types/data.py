@@ -28,8 +28,14 @@ class DataOrigin:
     token_hash: str
     role: Literal["calibration", "selection", "evaluation"] = "calibration"
 
+    @property
+    def part(self) -> str:
+        """`evaluation part`; the one that choices are made by is the validation part."""
+        return f"{'validation' if self.role == 'selection' else self.role} part"
+
     def describe(self) -> str:
-        return f"{self.dataset}, {self.n_samples} × {self.seq_len} tokens"
+        """Text, part and windows: two parts of one text have two perplexities."""
+        return f"{self.dataset}, {self.part}, {self.n_samples} × {self.seq_len} tokens"
 
 
 def short_revision(revision: str) -> str:

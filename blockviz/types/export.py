@@ -34,7 +34,8 @@ class CheckRow:
 @dataclass(frozen=True)
 class ExportReport:
     """One written model. n_parameters, n_bytes: of its weights, n_parameters_before and
-    n_bytes_before of the model it comes from, in the same dtype; n_layers: of its config.
+    n_bytes_before of the model it comes from, in the same dtype; n_layers: of its config. n_attn,
+    n_mlp: blocks that are kept; a layer of a custom model may hold several MLPs.
 
     effective_ratio: share of parameters of the removed blocks; stored_ratio: share that the file
     does without. perplexities: variant -> perplexity on the text of `data`. notes: what to know
@@ -54,6 +55,15 @@ class ExportReport:
     data: str
     rows: tuple[CheckRow, ...] = ()
     notes: tuple[str, ...] = ()
+    n_attn: int = 0
+    n_mlp: int = 0
+
+    @property
+    def layers(self) -> str:
+        """`22, with 22 attention and 30 MLP blocks`."""
+        n = f"{self.n_layers:,}"
+        blocks = f"{self.n_attn:,} attention and {self.n_mlp:,} MLP blocks"
+        return f"{n}, with {blocks}" if self.n_attn or self.n_mlp else n
 
     @property
     def stored_ratio(self) -> float:

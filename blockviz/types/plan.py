@@ -81,12 +81,32 @@ class PruningPlan:
                 "The JSON is no blockviz plan (schema blockviz/plan/1 with a list `removed`).",
                 'Write {"schema": "blockviz/plan/1", "removed": ["18.attn"]}, or use --remove.',
             )
-        origin = data.get("provenance")
-        return cls(
-            removed=tuple(BlockId.parse(b) for b in data["removed"]),
-            model=str(data.get("model", "")),
-            revision=str(data.get("revision", "")),
-            provenance=Provenance.from_json(origin) if origin else None,
-            trace=tuple(data.get("trace", ())),
-            baseline=data.get("baseline"),
-        )
+        removed = tuple(BlockId.parse(b) for b in data["removed"])
+        try:
+            origin = data.get("provenance")
+            return cls(
+                removed=removed,
+                model=_text(data.get("model")),
+                revision=_text(data.get("revision")),
+                provenance=Provenance.from_json(origin) if origin else None,
+                trace=tuple(dict(step) for step in data.get("trace") or ()),
+                baseline=_number(data.get("baseline")),
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+            raise BadPlan(
+                "A plan was to be read.",
+                "Its model, revision, provenance, trace or baseline is not what blockviz writes.",
+                "Take those fields out: the list `removed` is enough.",
+            ) from error
+
+
+def _text(value: Any) -> str:
+    if value is not None and not isinstance(value, str):
+        raise TypeError("not a text")
+    return value or ""
+
+
+def _number(value: Any) -> float | None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise TypeError("not a number")
+    return value

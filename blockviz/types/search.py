@@ -113,7 +113,8 @@ class SearchStep:
     evaluated, of: sets run and sets asked for by this step, in whole evaluations over all windows.
     confidence: 1 = as sure as an exhaustive search among the sets that were asked; what a strategy
     left out by its own rule has no part in it. seconds: time since the last step. repair: the
-    correction, with its settings, that `number` was measured with, empty where none was.
+    correction, with its settings, that `number` was measured with, empty where none was. rival: the
+    chance that the runner-up would do better on other windows of the text; None if not known.
     """
 
     removed: tuple[BlockId, ...]
@@ -123,6 +124,12 @@ class SearchStep:
     confidence: float
     seconds: float
     repair: str = ""
+    rival: float | None = None
+
+    @property
+    def sureness(self) -> float:
+        """`confidence`, less what its windows cannot tell of the text that they are cut from."""
+        return max(0.0, self.confidence - (self.rival or 0.0))
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -133,6 +140,7 @@ class SearchStep:
             "confidence": self.confidence,
             "seconds": self.seconds,
             **({"repair": self.repair} if self.repair else {}),
+            **({} if self.rival is None else {"rival": self.rival}),
         }
 
     @classmethod
@@ -145,6 +153,7 @@ class SearchStep:
             confidence=data["confidence"],
             seconds=data["seconds"],
             repair=data.get("repair", ""),
+            rival=data.get("rival"),
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -13,9 +14,12 @@ from blockviz.errors import BlockvizError
 from blockviz.session import ScoreRequest, Visitor
 from blockviz.types import Done
 from blockviz.ui import compare_form, export_form, inputs, search_form
+from blockviz.ui.callers import caller
 from blockviz.ui.job_handlers import DTYPES, MAX_SAMPLES, MAX_SEED, MAX_SEQ_LEN
 from blockviz.ui.link import MAX_CHARS
+from blockviz.ui.listeners import Listeners
 from blockviz.ui.live_handlers import MAX_NEW_TOKENS
+from blockviz.ui.text_fields import fit_windows
 
 if TYPE_CHECKING:
     from blockviz.session import Engine
@@ -24,9 +28,9 @@ Answer = dict[str, Any]
 POLL_SECONDS = 0.1
 
 
-def add_endpoints(engine: Engine) -> None:
+def add_endpoints(engine: Engine, listeners: Listeners | None = None) -> None:
     """Inside a gr.Blocks: /load, /score, /search, /evaluate, /generate and /export."""
-    api = Api(engine)
+    api = Api(engine, listeners or Listeners())
     for name in ("load", "score", "search", "evaluate", "generate", "export"):
         # Endpoints wait for the session's own queue of jobs, so that none of them holds gradio's.
         gr.api(getattr(api, name), api_name=name, concurrency_limit=16, concurrency_id="endpoints")
@@ -39,8 +43,8 @@ class Api:
     that the page would show.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
+    def __init__(self, engine: Engine, listeners: Listeners) -> None:
+        self.engine, self.listeners = engine, listeners
 
     def load(self, request: gr.Request, model: str = "demo", dtype: str = "auto") -> Answer:
         """Loads a model for everybody on this server; {"model": name, "blocks": [...]}."""
@@ -50,7 +54,7 @@ class Api:
             kind = inputs.choice(dtype, "The number format", DTYPES)
             return self.engine.start_load(name, dtype=kind, owner=_owner(request))
 
-        self._result(start)
+        self._result(request, start)
         return self.engine.info.to_json()
 
     def score(
@@ -74,7 +78,7 @@ class Api:
             )
             return self.engine.start_score(asked, **_who(request))
 
-        return self._kept(start, "table_key", self.engine.table).to_json()
+        return self._kept(request, start, "table_key", self.engine.table).to_json()
 
     def search(
         self,
@@ -95,7 +99,7 @@ class Api:
             aim, _, details = _text(objective, "The objective").partition(":")
             form = {
                 **search_form.BARE,
-                "search_target": "blocks",
+                "search_target": "count",
                 "search_amount": blocks,
                 "search_strategy": way,
                 "strategy_settings": settings,
@@ -110,7 +114,7 @@ class Api:
             asked = search_form.request_of(self.engine, *(form[n] for n in search_form.FORM))
             return self.engine.start_search(asked, **_who(request))
 
-        return self._kept(start, "search_key", self.engine.search_run).to_json()
+        return self._kept(request, start, "search_key", self.engine.search_run).to_json()
 
     def evaluate(
         self,
@@ -128,6 +132,7 @@ class Api:
         names with commas, `limit` questions of each."""
 
         def start() -> str:
+            n_fit, n_held = fit_windows(self.engine.limits)
             form = {
                 "compare_a": correction,
                 "compare_b": compare_form.NONE,
@@ -135,10 +140,10 @@ class Api:
                 "compare_new": 8,
                 "compare_chat": False,
                 "compare_text": "demo",
-                "compare_samples": min(48, self.engine.limits.n_samples or MAX_SAMPLES),
+                "compare_samples": n_fit,
                 "compare_seq_len": 512,
                 "compare_skip": 0,
-                "compare_held": 0,
+                "compare_held": n_held,
                 "compare_seed": seed,
                 "against_text": data,
                 "against_samples": n_samples,
@@ -151,7 +156,7 @@ class Api:
             asked = compare_form.request_of(self.engine, self._visitor(remove, correction), *values)
             return self.engine.start_compare(asked, **_who(request))
 
-        return self._kept(start, "compare_key", self.engine.comparison).to_json()
+        return self._kept(request, start, "compare_key", self.engine.comparison).to_json()
 
     def generate(
         self, prompt: str, remove: str = "", max_new_tokens: int = 48, template: str = "none"
@@ -185,14 +190,16 @@ class Api:
 
         def start() -> str:
             most = self.engine.limits.n_samples or MAX_SAMPLES
+            n_fit, n_held = fit_windows(self.engine.limits)
             form = {
                 "export_mode": mode,
                 "export_fix": correction,
                 "export_llama": False,
                 "export_text": "demo",
-                "export_samples": min(48, most),
+                "export_samples": n_fit,
                 "export_seq_len": 512,
                 "export_skip": 0,
+                "export_held": n_held,
                 "export_seed": seed,
                 "shown_text": "demo",
                 "shown_samples": min(16, most),
@@ -202,7 +209,7 @@ class Api:
             asked = export_form.request_of(self.engine, self._visitor(remove, correction), *values)
             return self.engine.start_export(asked, **_who(request))
 
-        found = self._kept(start, "export_key", self.engine.exported)
+        found = self._kept(request, start, "export_key", self.engine.exported)
         return {
             "report": found.report.to_json(),
             "url": f"/gradio_api/file={found.archive}",
@@ -226,9 +233,11 @@ class Api:
             "seed": inputs.whole(seed, "The seed", low=0, high=MAX_SEED),
         }
 
-    def _kept(self, start: Callable[[], str], key: str, find: Callable[[str], Any]) -> Any:
+    def _kept(
+        self, request: gr.Request, start: Callable[[], str], key: str, find: Callable[[str], Any]
+    ) -> Any:
         """What the job has left under its key."""
-        found = find(self._result(start)[key])
+        found = find(self._result(request, start)[key])
         if found is None:
             raise _refusal(
                 "The result of this job was to be sent. So many came after it that it is not kept "
@@ -236,13 +245,15 @@ class Api:
             )
         return found
 
-    def _result(self, start: Callable[[], str]) -> Any:
+    def _result(self, request: gr.Request, start: Callable[[], str]) -> Any:
         """What the job has come to; an error with its own words if it came to nothing."""
         try:
             job_id = start()
         except BlockvizError as error:
             raise _refusal(str(error)) from error
         while (job := self.engine.job(job_id)) is not None and not job.is_over:
+            if self.listeners.have_left(request.session_hash or ""):
+                self.engine.cancel(job_id)
             time.sleep(POLL_SECONDS)
         if job is None or job.state != "done":
             raise _refusal((job and job.error) or "The job was stopped before it was done.")
@@ -263,8 +274,14 @@ def _names(raw: Any) -> list[str]:
 
 
 def _owner(request: gr.Request) -> str:
-    return request.session_hash or ""
+    """Who may have one long task at a time: a session, or an address that calls without one.
+
+    Gradio draws a name of 32 digits for each call that came without a session.
+    """
+    session = request.session_hash or ""
+    is_drawn = re.fullmatch("[0-9a-f]{32}", session) or not session
+    return f"calls from {caller(request)}" if is_drawn else session
 
 
 def _who(request: gr.Request) -> dict[str, str]:
-    return {"owner": _owner(request), "address": request.client.host if request.client else ""}
+    return {"owner": _owner(request), "address": caller(request)}

@@ -35,7 +35,7 @@ class BodyLimit:
         is_upload = scope["path"].rstrip("/") == UPLOAD
         most, form = (self._upload_bytes, FORM_BYTES) if is_upload else (BODY_BYTES, 0)
         counted = _Counted(receive, send, most, form, is_upload=is_upload)
-        if _declared(scope) > most + form:
+        if declared(scope) > most + form:
             await counted.refuse(scope)
             return
         try:
@@ -88,7 +88,7 @@ class _Counted:
         )
 
 
-def _declared(scope: Scope) -> int:
+def declared(scope: Scope) -> int:
     """Bytes that a request says it will send; 0 if it does not say."""
     said = Headers(scope=scope).get("content-length", "")
     return int(said) if said.isdecimal() and said.isascii() else 0

@@ -18,7 +18,7 @@ from blockviz.ui.job_handlers import MAX_SAMPLES, MAX_SEQ_LEN
 from blockviz.ui.live_handlers import MAX_NEW_TOKENS
 from blockviz.ui.parts import heading, part
 from blockviz.ui.screen import Screen
-from blockviz.ui.text_fields import number_field, text_field
+from blockviz.ui.text_fields import fit_windows, number_field, text_field
 
 if TYPE_CHECKING:
     from blockviz.session import Engine
@@ -76,6 +76,7 @@ def _settings(screen: Screen, engine: Engine) -> None:
             value=False, label="Time them too", elem_id="compare-timed"
         ))  # fmt: skip
     most, longest = limits.n_samples or MAX_SAMPLES, limits.seq_len or MAX_SEQ_LEN
+    n_fit, n_held = fit_windows(limits)
     n_new = limits.max_new_tokens or MAX_NEW_TOKENS
     with gr.Accordion("Advanced", open=False, elem_id="compare-advanced"):
         with gr.Row(elem_classes=["bv-fields"]):
@@ -83,10 +84,10 @@ def _settings(screen: Screen, engine: Engine) -> None:
             chat_field(screen, engine, "compare_chat")
         with gr.Row(elem_classes=["bv-fields"]):
             text_field(screen, engine, "compare_text", "Fit on")
-            number_field(screen, "compare_samples", "Windows", min(48, most))
+            number_field(screen, "compare_samples", "Windows", n_fit)
             number_field(screen, "compare_seq_len", "Tokens each", min(512, longest))
             number_field(screen, "compare_skip", "Skip first", 0)
-            number_field(screen, "compare_held", "Held out", min(8, most))
+            number_field(screen, "compare_held", "Held out", n_held)
             number_field(screen, "compare_seed", "Seed", 42)
         with gr.Row(elem_classes=["bv-fields"]):
             text_field(screen, engine, "against_text", "Measure perplexity on")

@@ -111,8 +111,8 @@ def _on(comparison: Comparison) -> str:
     if data is None or not comparison.n_predicted:
         return f"Measured, {dtype}."
     return (
-        f"Measured on {grouped(comparison.n_predicted)} tokens of {visible(data.dataset)}, seed "
-        f"{data.seed}, {dtype}; ± one standard error over windows."
+        f"Measured on {grouped(comparison.n_predicted)} tokens of {visible(data.describe())}, "
+        f"seed {data.seed}, {dtype}; ± one standard error over windows."
     )
 
 

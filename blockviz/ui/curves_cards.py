@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from blockviz.session import Engine
 
 HELD_OUT = "held-out"
+ROUNDING = 5e-3  # what one perplexity in bfloat16 differs by between two machines
 Point = tuple[tuple[BlockId, ...], float]
 
 
@@ -144,6 +145,7 @@ def _of_metrics(engine: Engine, visitor: Visitor) -> list[Group]:
     }
     data = judgement.provenance.data
     text = visible(data.describe(), 120) if data else "held-out text"
+    text += ", bundled" if visitor.judgement_key == "example" else ""
     return [Group(
         key=HELD_OUT, title=f"Metrics' lowest blocks, on held-out text: {text}",
         unit_label="perplexity", baseline=judgement.whole.perplexity,
@@ -160,6 +162,6 @@ def _held_out(engine: Engine, visitor: Visitor, judgement: Judgement) -> dict[Re
     plan, data = visitor.plan(), judgement.provenance.data
     live = engine.known(plan)
     if live and data and live.data == data.describe():
-        is_same = math.isclose(live.baseline, judgement.whole.perplexity, rel_tol=1e-3)
+        is_same = math.isclose(live.baseline, judgement.whole.perplexity, rel_tol=ROUNDING)
         known |= {parts_of(plan.removed): live.perplexity} if is_same else {}
     return known

@@ -20,7 +20,7 @@ from blockviz.session import LiveResult, Visitor
 from blockviz.types import BlockId, ModelInfo, PruningPlan, ScoreTable
 from blockviz.ui import map_views, views
 from blockviz.ui.chat_field import chat_offered
-from blockviz.ui.link import link_view, parse_link
+from blockviz.ui.link import Linked, link_view, parse_link
 from blockviz.ui.map_views import Intervals
 from blockviz.ui.words import short
 
@@ -52,13 +52,15 @@ class Drawing:
         removed = tuple(self.engine.example_removed) if key else ()
         return Visitor(model_key=self.engine.model_key, table_key=key, removed=removed)
 
-    def linked_visitor(self, query: Mapping[str, str]) -> tuple[Visitor, str]:
-        """What a page with this address opens on, and its metric; BadPlan for foreign blocks."""
-        names = [card.name for card in self.engine.metrics()]
-        linked, visitor = parse_link(query, self.engine.info, names), self.first_visitor()
+    def linked_visitor(self, query: Mapping[str, str], visitor: Visitor) -> tuple[Visitor, Linked]:
+        """What a page with this address opens on where `visitor` is who opens it; BadPlan for
+        foreign blocks."""
+        table = self.table(visitor)
+        known = [*(card.name for card in self.engine.metrics()), *(table.metrics if table else ())]
+        linked = parse_link(query, self.engine.info, dict.fromkeys(known))
         if linked.removed is not None:
             visitor = visitor.with_removed(linked.removed)
-        return visitor, linked.metric
+        return visitor, linked
 
     def check_model(self, visitor: Visitor) -> None:
         """Refuses to draw one model's plan on another that was loaded since."""
@@ -105,7 +107,12 @@ class Drawing:
         return {
             "grid": view,
             "ranking": map_views.ranking(visitor, table, metric, self.intervals(visitor)),
-            "link": link_view(visitor.removed, metric if metric != PREFERRED else ""),
+            "link": link_view(
+                visitor,
+                metric if metric != PREFERRED else "",
+                model="" if self.example_key() else info.name,
+                prompt=self.engine.example_prompt,
+            ),
             **self.block(visitor, picked),
         }
 

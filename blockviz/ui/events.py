@@ -20,6 +20,7 @@ from blockviz.ui.learn_events import wire_learn
 from blockviz.ui.live_handlers import LiveHandlers
 from blockviz.ui.map_handlers import MapHandlers
 from blockviz.ui.recipe_handlers import RecipeHandlers
+from blockviz.ui.remembered import arrival, wire_fields
 from blockviz.ui.repair_events import wire_repair
 from blockviz.ui.repair_handlers import RepairHandlers
 from blockviz.ui.report_handlers import ReportHandlers, wire_report
@@ -70,16 +71,19 @@ def wire(app: Page, screen: Screen, engine: Engine, turns: Turns, jobs: JobHandl
     wishes = [change.then for change in (*changes, opened)]
     follow = {"inputs": ("visitor", "shade"), "outputs": (*LIVE, "heat"), **COMPUTE}
     write = {"inputs": WRITE_INPUTS, "outputs": TEXT, **WRITING}
-    asked = [(trigger, live.follow) for trigger in (*wishes, screen["job"].settled)]
-    for trigger, answer in (*asked, (screen["score"].measure, live.measure)):
-        measured = screen.listen(trigger, answer, **follow)
+    again = screen.listen(screen["score"].measure, live.ask_measure, outputs=("work",))
+    for trigger in (*wishes, screen["job"].settled, again.then):
+        measured = screen.listen(trigger, live.follow, **follow)
         screen.listen(measured.then, live.text, **write)
     screen.listen(
         screen["import_scores"].upload, jobs.add_scores,
         inputs=("visitor", "import_scores", *LOOK), outputs=EVERYTHING,
     )  # fmt: skip
     _insight_events(screen, insights, jobs)
-    screen.listen((screen["write"].click, screen["prompt"].submit), live.write, **write)
+    pressed = (screen["write"].click, screen["prompt"].submit)
+    screen.listen(
+        screen.listen(pressed, live.ask_write, outputs=("work",)).then, live.write, **write
+    )
 
 
 def _insight_events(screen: Screen, insights: InsightHandlers, jobs: JobHandlers) -> None:
@@ -87,20 +91,22 @@ def _insight_events(screen: Screen, insights: InsightHandlers, jobs: JobHandlers
     cards = card_outputs()
     settings = ("judged_metric", "line_metric", "log_scale", "lens", "pair_order")
     asked = ("page", "visitor", *settings)
-    pages, last = tuple(f"page_{page}" for page in PAGES), {"trigger_mode": "always_last"}
-    screen.listen(
-        screen["page"].input, insights.turn, inputs=asked, outputs=(*cards, *pages), **last
-    )
+    pages = tuple(f"{part}_{page}" for part in ("page", "note") for page in PAGES)
+    redrawn = (*cards, "judged_metric", "line_metric")
+    last = {"trigger_mode": "always_last"}
+    # One event, so that opening the tab, answered late, does not bring back the page before.
+    turned = screen.listen(
+        (screen["page"].input, screen["insights"].select), insights.turn, inputs=("page",),
+        outputs=pages, **last,
+    )  # fmt: skip
+    screen.listen(turned.then, insights.redraw, inputs=asked, outputs=redrawn, **last)
     drawn_by = ("judged_metric", "line_metric", "log_scale", "pair_order")
     settings_changed = (screen[name].input for name in drawn_by)
     screen.listen(
         (screen["job"].paired, *settings_changed), insights.draw, inputs=asked, outputs=cards,
         **last,
     )  # fmt: skip
-    screen.listen(
-        (screen["insights"].select, screen["job"].settled), insights.redraw, inputs=asked,
-        outputs=(*cards, "judged_metric", "line_metric"), **last,
-    )  # fmt: skip
+    screen.listen(screen["job"].settled, insights.redraw, inputs=asked, outputs=redrawn, **last)
     for name, start in (("start_judge", jobs.judge), ("start_pairs", jobs.pairs)):
         screen.listen(screen[name].click, start, inputs=("visitor", "jobs"), outputs=STARTED)
     screen.listen(
@@ -175,7 +181,12 @@ def _search_settings(screen: Screen, search: SearchHandlers) -> None:
     followed_by = (filled.then, aimed.then, narrowed.then)
     about = {"inputs": FORM, "outputs": ("search_about", "search_preset"), **last}
     timed = {"inputs": ("visitor", *FORM), "outputs": ("search_time",), **COMPUTE}
-    for trigger in (settled, *followed_by):
+    opened = screen.listen(
+        screen["search"].select, search.reopen,
+        inputs=("search_target", "search_strategy", "search_unit"),
+        outputs=("search_amount", "search_unit"),
+    )  # fmt: skip
+    for trigger in (settled, opened.then, *followed_by):
         screen.listen(trigger, search.describe, **about)
     asked = (*settled, screen["estimate_search"].click, screen["search"].select)
     for trigger in (asked, *followed_by):
@@ -214,6 +225,7 @@ def _history_events(screen: Screen, plan: MapHandlers) -> list[gr.events.Depende
         screen.listen(undo, plan.undo, **look),
         screen.listen(screen["grid"].reset, plan.reset, **look, **EACH),
         screen.listen(screen["redo"].click, plan.redo, **look),
+        screen.listen(screen["link"].walk, plan.walk, **look, **EACH),
     ]
 
 
@@ -221,7 +233,7 @@ def _job_events(app: Page, screen: Screen, jobs: JobHandlers) -> gr.events.Depen
     screen.listen(
         screen["timer"].tick, jobs.poll,
         inputs=("visitor", "jobs", *LOOK),
-        outputs=(*EVERYTHING, "jobs", "job", "timer"),
+        outputs=(*EVERYTHING, "job", "timer"),
     )  # fmt: skip
     screen.listen(
         screen["check"].click, jobs.check, inputs=("model", "revision"),
@@ -245,10 +257,17 @@ def _job_events(app: Page, screen: Screen, jobs: JobHandlers) -> gr.events.Depen
         screen["cancel"].click, jobs.cancel, inputs=("visitor", "jobs"),
         outputs=("score", "work", "job"),
     )  # fmt: skip
+    opened = ("curves", "insights", "search", "repair", "compare", "export")
+    screen.listen(
+        tuple(screen[tab].select for tab in opened), jobs.look, inputs=("visitor", *LOOK),
+        outputs=EVERYTHING,
+    )  # fmt: skip
     app.unload(_leaving(screen, jobs))
+    # In this order: what is opened is drawn by the fields as they were.
+    wire_fields(app, screen)
     return screen.listen(
         app.load, jobs.open, inputs=("visitor", "browser", "shade"),
-        outputs=(*EVERYTHING, "jobs", "job", "timer"),
+        outputs=(*EVERYTHING, "jobs", "job", "timer"), js=arrival(),
     )  # fmt: skip
 
 

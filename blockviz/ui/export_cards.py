@@ -12,7 +12,7 @@ from blockviz.session.exports import Exported
 from blockviz.types import BlockId, ExportReport, parts_of
 from blockviz.ui.export_form import MODES
 from blockviz.ui.repair_rows import blocks
-from blockviz.ui.words import grouped, percent, short, size
+from blockviz.ui.words import grouped, percent, rise_between, short, size
 
 if TYPE_CHECKING:
     from blockviz.session import Engine
@@ -103,9 +103,9 @@ def _facts(report: ExportReport) -> list[tuple[str, str]]:
         ("Parameters stored", f"{grouped(report.n_parameters)}, "
          f"{percent(-report.stored_ratio)}"),
         ("Parameters of the removed blocks", percent(-report.effective_ratio)),
-        ("Layers", grouped(report.n_layers) + PACKED.get(report.mode, "")),
+        ("Layers", report.layers + PACKED.get(report.mode, "")),
         ("Weights on disk", f"{size(report.n_bytes)}, the original {size(report.n_bytes_before)}"),
-        ("Perplexity", f"{short(before)} → {short(after)} ({percent(after / before - 1)}) on {of}"),
+        ("Perplexity", f"{short(before)} → {short(after)} ({rise_between(before, after)}) on {of}"),
     ]  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from blockviz.session.repair_views import RepairRequest
 from blockviz.types import EXPORT_MODES
 from blockviz.ui import inputs
 from blockviz.ui.compare_form import NONE, choices
+from blockviz.ui.found import search_of
 from blockviz.ui.job_handlers import MAX_SAMPLES
 from blockviz.ui.text_fields import text_of, title_of, windows_of
 from blockviz.ui.words import grouped, percent
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 # In the order in which handlers get them.
 FORM = (
     "export_mode", "export_fix", "export_llama", "export_text", "export_samples",
-    "export_seq_len", "export_skip", "export_seed", "shown_text", "shown_samples",
+    "export_seq_len", "export_skip", "export_held", "export_seed", "shown_text", "shown_samples",
     "shown_seq_len",
 )  # fmt: skip
 MODES = {
@@ -74,7 +75,7 @@ def as_it_stands(engine: Engine, visitor: Visitor, *form: Any) -> ExportRequest:
             corrections=(fix,),
             text=text_of(engine, raw, "export", "fitted", seed=raw["export_seed"]),
             n_skip=inputs.whole(raw["export_skip"], "The windows to skip", low=0, high=most),
-            n_held=0,
+            n_held=inputs.whole(raw["export_held"], "The windows held out", low=0, high=most),
             evaluation=evaluation,
         )
     mode = inputs.choice(raw["export_mode"], "The way to write it", EXPORT_MODES)
@@ -87,6 +88,7 @@ def as_it_stands(engine: Engine, visitor: Visitor, *form: Any) -> ExportRequest:
         as_llama=raw["export_llama"] is True and mode != "custom",
         evaluation=evaluation,
         scoring=engine.scoring(visitor.table_key),
+        search=search_of(engine, visitor),
     )
 
 

@@ -17,7 +17,7 @@ from blockviz.ui.job_handlers import MAX_SAMPLES, MAX_SEQ_LEN
 from blockviz.ui.parts import heading, part
 from blockviz.ui.recipe_handlers import NO_RECIPE
 from blockviz.ui.screen import Screen
-from blockviz.ui.text_fields import number_field, text_field
+from blockviz.ui.text_fields import fit_windows, number_field, text_field
 
 if TYPE_CHECKING:
     from blockviz.session import Engine
@@ -84,12 +84,14 @@ def _settings(screen: Screen, engine: Engine) -> None:
         elem_id="export-llama",
     ))  # fmt: skip
     most, longest = limits.n_samples or MAX_SAMPLES, limits.seq_len or MAX_SEQ_LEN
+    n_fit, n_held = fit_windows(limits)
     with gr.Accordion("Advanced", open=False, elem_id="export-advanced"):
         with gr.Row(elem_classes=["bv-fields"]):
             text_field(screen, engine, "export_text", "Fit on")
-            number_field(screen, "export_samples", "Windows", min(48, most))
+            number_field(screen, "export_samples", "Windows", n_fit)
             number_field(screen, "export_seq_len", "Tokens each", min(512, longest))
             number_field(screen, "export_skip", "Skip first", 0)
+            number_field(screen, "export_held", "Held out", n_held)
             number_field(screen, "export_seed", "Seed", 42)
         with gr.Row(elem_classes=["bv-fields"]):
             text_field(screen, engine, "shown_text", "Measure perplexity on")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from blockviz.errors import BadInput, BadPlan, OverLimit
+from blockviz.json_files import NotJson, read_json
 from blockviz.types import BlockId, ModelInfo, PruningPlan
 
 MAX_ID_CHARS = 200
@@ -134,11 +134,9 @@ def json_file(raw: Any, name: str) -> tuple[Any, str]:
         limit = f"At most {MAX_JSON_BYTES >> 20} MB are taken."
         raise BadInput(asked, f"There is none, or it is too large. {limit}", "Choose another file.")
     try:
-        return json.loads(path.read_text("utf-8-sig")), path.stem[:60]
-    except (OSError, ValueError, RecursionError) as error:
-        raise BadInput(
-            asked, "It is not JSON in UTF-8.", "Give a file that blockviz has written."
-        ) from error
+        return read_json(path, most_bytes=MAX_JSON_BYTES), path.stem[:60]
+    except NotJson as error:
+        raise BadInput(asked, error.found, "Give a file that blockviz has written.") from error
 
 
 def job_ids(raw: Any) -> tuple[str, ...]:
@@ -146,6 +144,17 @@ def job_ids(raw: Any) -> tuple[str, ...]:
     kept = raw.get("jobs") if isinstance(raw, Mapping) else None
     found = kept[-MOST_JOBS:] if isinstance(kept, list) else []
     return tuple(one for one in found if isinstance(one, str) and 0 < len(one) <= 64)
+
+
+def page_id(raw: Any) -> str:
+    """What a browser tab calls its page, the same after a reload; `""` where it says nothing."""
+    found = raw.get("page") if isinstance(raw, Mapping) else None
+    return found if isinstance(found, str) and 16 <= len(found) <= 64 else ""
+
+
+def unanswered(raw: Any) -> Any:
+    """The plan that a page showed and no answer came to before it was loaded again; unchecked."""
+    return raw.get("unanswered") if isinstance(raw, Mapping) else None
 
 
 def _set_to(name: str, raw: Any) -> str:

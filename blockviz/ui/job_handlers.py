@@ -15,14 +15,15 @@ from blockviz.session.search_views import PairsRequest
 from blockviz.types import TEXT_ENDINGS, UNITS, ModelInfo
 from blockviz.ui import inputs, views
 from blockviz.ui.drawing import Drawing
-from blockviz.ui.found import found, is_of, step_of, with_found
+from blockviz.ui.found import found, is_of, step_of, with_found, without_dropped
 from blockviz.ui.screen import Call, Update, error_view, failure
 from blockviz.ui.turns import Turns
+from blockviz.ui.visitors import Visitors
 
 if TYPE_CHECKING:
     from blockviz.session import Engine
 
-NO_JOBS: dict[str, Any] = {"own": None, "past": (), "demo": None, "seen": ()}
+NO_JOBS: dict[str, Any] = {"own": None, "past": (), "demo": None}
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 MODES = ("stream", "per_sample")
 BUNDLED_TEXTS = (("Demo: BoolQ passages, of Wikipedia", "demo"), ("Our own short essays", "own"))
@@ -34,6 +35,8 @@ LOCAL_TEXTS = (
 )
 UPLOAD = "upload"
 MOST_TABLES = 8
+# Seconds between two looks at a job at first.
+QUICK = 0.5
 MAX_SAMPLES, MAX_SEQ_LEN, MAX_SEED = 4096, 32768, 2**32 - 1
 
 
@@ -49,29 +52,38 @@ class JobHandlers:
     the page's state as it was before, as the answer to the page's opening does.
     """
 
-    def __init__(self, engine: Engine, turns: Turns) -> None:
+    def __init__(self, engine: Engine, turns: Turns, visitors: Visitors | None = None) -> None:
         self.engine, self.turns, self.drawing = engine, turns, Drawing(engine)
+        self._visitors = visitors or Visitors()
         self._begun: dict[str, tuple[str, ...]] = {}
         self._demo: str | None = None
         self._demo_lock = threading.Lock()
 
     def open(self, call: Call, painted: Visitor, kept: Any, shade: Any) -> Update:
-        """A page was opened or reloaded: the link's view, and this browser's jobs and results.
+        """A page was opened or reloaded: what it was, the link's view, and this browser's jobs.
 
         `painted` is what the page shows already. Where that is right nothing is drawn again, so
         that a block switched before this answer arrives stays switched.
         """
-        visitor, metric, problem = self.drawing.first_visitor(), "", {}
+        visitor, dropped = without_dropped(self.engine, self._came_back(call, kept))
+        metric, problem = "", {}
         try:
-            visitor, metric = self.drawing.linked_visitor(call.query)
+            visitor, linked = self.drawing.linked_visitor(call.query, visitor)
+            metric = linked.metric
+            said = linked.refused or dropped
+            problem = {"error": error_view(said)} if said else {}
+            last = inputs.unanswered(kept)
+            if last is not None:
+                visitor = visitor.with_removed(inputs.removed_blocks(last, self.engine.info))
         except BlockvizError as error:
             problem = failure(error)
         past = [job for job in map(self._known_job, inputs.job_ids(kept)) if job is not None]
         ids = tuple(job.id for job in past)
         own = self.own_job(call, {"own": ids[-1] if ids else None})
-        jobs = {"own": own.id if own else None, "past": ids, "demo": self.start_demo(), "seen": ()}
+        jobs = {"own": own.id if own else None, "past": ids, "demo": self.start_demo()}
         for job in (*past, own):
-            visitor = self._with_result(visitor, job)
+            if job is not None and job.id not in visitor.told:
+                visitor = self._with_result(visitor, job)
         has_acted = painted.model_key == visitor.model_key and bool(painted.past)
         is_right = has_acted or (painted == visitor and not metric)
         return {
@@ -79,8 +91,14 @@ class JobHandlers:
             **problem,
             "jobs": jobs,
             "job": views.job_lane(own),
-            "timer": gr.update(active=True),
+            "timer": gr.update(active=True, value=QUICK),
         }
+
+    def _came_back(self, call: Call, kept: Any) -> Visitor:
+        """Who opens the page: who was there before a reload, or somebody new on the example."""
+        first = self.drawing.first_visitor()
+        known = self._visitors.came_back(call.session, inputs.page_id(kept))
+        return known if known and known.model_key == first.model_key else first
 
     def first_screen(self, visitor: Visitor) -> Update:
         """The example with its text, drawn before anybody has asked for anything."""
@@ -155,7 +173,7 @@ class JobHandlers:
             "jobs": {**kept, "own": job_id},
             "browser": {"jobs": list(known)[-inputs.MOST_JOBS :]},
             "job": views.job_lane(self.engine.job(job_id)),
-            "timer": gr.update(active=True),
+            "timer": gr.update(active=True, value=QUICK),
             # What was refused before is over, now that something runs.
             "error": views.NO_ERROR,
         }
@@ -168,33 +186,39 @@ class JobHandlers:
     def cancel(self, call: Call, visitor: Visitor, jobs: Any) -> Update:
         """Stops the running job of this browser and the work of this page."""
         own = self.own_job(call, jobs)
+        self.turns.cancel(call.session)
+        update = self.drawing.score(visitor, state="stale")
         if own and not own.is_over:
             self.engine.cancel(own.id)
-            return {"job": views.lane("queued", "Cancelling…")}
-        self.turns.cancel(call.session)
-        return {
-            **self.drawing.score(visitor, state="stale"),
-            "work": views.lane("cancelled", "Cancelled"),
-        }
+            return {**update, "job": views.CANCELLING}
+        return {**update, "work": views.CANCELLED}
 
     def poll(self, call: Call, visitor: Visitor, jobs: Any, metric: Any, shade: Any) -> Update:
-        """Twice a second while a job runs: the status line, and its result once it is there."""
+        """Time and again while a job runs: the status line, and its result once it is there."""
         own, demo = self.own_job(call, jobs), self._known_job(jobs.get("demo"))
         running = [job for job in (own, demo) if job and not job.is_over]
         update: Update = {"job": views.job_lane(running[0] if running else own)}
-        ended = [j for j in (own, demo) if j and j.is_over and j.id not in jobs["seen"]]
+        ended = [j for j in (own, demo) if j and j.is_over and j.id not in visitor.told]
         for job in ended:
             update |= self._ended(update.get("visitor", visitor), job, metric, shade)
-        seen = (*jobs["seen"], *(j.id for j in ended))
+        now = update.get("visitor", visitor)
         if ended:
-            update["jobs"] = {**jobs, "seen": seen}
+            now = now.was_told(job.id for job in ended)
         elif own in running:
-            changed = with_found(self.engine, visitor, own)
-            update |= {"visitor": changed} if changed is not visitor else {}
-        update["job"] = {**update["job"], "settled": len(seen), **step_of(self.engine, own)}
-        if not running:
-            update["timer"] = gr.update(active=False)
+            now = with_found(self.engine, now, own)
+        update |= {"visitor": now} if now is not visitor else {}
+        update["job"] = {**update["job"], "settled": now.n_told, **step_of(self.engine, own)}
+        update["timer"] = gr.update(active=False)
+        if running:
+            update["timer"] = gr.update(active=True, value=pace(running[0].elapsed))
         return update
+
+    def look(self, call: Call, visitor: Visitor, metric: Any, shade: Any) -> Update:
+        """A tab was opened: whether all that this visitor has made is still kept."""
+        kept, said = without_dropped(self.engine, visitor)
+        if not said or visitor.model_key != self.engine.model_key:
+            return {}
+        return {**self.drawing.everything(kept, metric, shade), "error": error_view(said)}
 
     def add_scores(self, call: Call, visitor: Visitor, file: Any, *look: Any) -> Update:
         """A scores file was uploaded: its metrics become extra rows of the table."""
@@ -229,7 +253,10 @@ class JobHandlers:
             is_same = first.table_key and first.table_key == visitor.table_key
             if is_same:
                 return replace(visitor, model_key=first.model_key)
-            return replace(first, changes=visitor.changes + 1, seq=visitor.seq)
+            return replace(
+                first, changes=visitor.changes + 1, seq=visitor.seq, told=visitor.told,
+                n_told=visitor.n_told,
+            )  # fmt: skip
         if not isinstance(result, dict):
             return visitor
         if isinstance(result.get("table_key"), str):
@@ -283,6 +310,11 @@ class JobHandlers:
             if not self.engine.is_ready and (job is None or job.is_over):
                 self._demo = self.engine.start_demo()
             return self._demo
+
+
+def pace(elapsed: float) -> float:
+    """Seconds until the next look at a job that has run so long: few of a long one's matter."""
+    return QUICK if elapsed < 10 else 1.0 if elapsed < 60 else 2.0
 
 
 def _own(jobs: Any) -> str | None:

@@ -5,28 +5,34 @@ from __future__ import annotations
 import ipaddress
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import gradio as gr
+from gradio.utils import get_upload_folder
 from starlette.middleware import Middleware
 
 from blockviz.errors import BadInput
 from blockviz.ui.api import add_endpoints
 from blockviz.ui.body_limit import BodyLimit
+from blockviz.ui.callers import choose_proxies
 from blockviz.ui.closed_routes import ClosedRoutes
 from blockviz.ui.compare_tab import build_compare
 from blockviz.ui.curves_tab import build_curves
 from blockviz.ui.events import wire
 from blockviz.ui.export_tab import build_export
+from blockviz.ui.failures import Failures
+from blockviz.ui.fair_queue import QUEUE
 from blockviz.ui.frame import build_header, build_scoreboard
 from blockviz.ui.insight_tab import build_insights
-from blockviz.ui.job_handlers import NO_JOBS, JobHandlers
+from blockviz.ui.job_handlers import NO_JOBS, QUICK, JobHandlers
 from blockviz.ui.learn_tab import build_learn
+from blockviz.ui.listeners import Listening
 from blockviz.ui.load_drawer import build_drawer
 from blockviz.ui.map_tab import build_map
 from blockviz.ui.own_hosts import OwnHosts
 from blockviz.ui.page import Page
-from blockviz.ui.parts import stylesheet
+from blockviz.ui.parts import script, stylesheet
 from blockviz.ui.repair_tab import build_repair
 from blockviz.ui.safe_headers import HUB, SafeHeaders
 from blockviz.ui.screen import Screen, Update
@@ -34,6 +40,7 @@ from blockviz.ui.search_tab import build_search
 from blockviz.ui.sessions import keeping_little
 from blockviz.ui.theme import Paper
 from blockviz.ui.turns import Turns
+from blockviz.ui.uploads import UploadLimit, UploadShares
 
 if TYPE_CHECKING:
     from blockviz.session import Engine, Visitor
@@ -66,7 +73,7 @@ def build_app(engine: Engine) -> gr.Blocks:
 
 def _assembled(engine: Engine) -> tuple[gr.Blocks, JobHandlers]:
     screen, turns = Screen(), Turns()
-    jobs = JobHandlers(engine, turns)
+    jobs = JobHandlers(engine, turns, screen.visitors)
     visitor = jobs.drawing.first_visitor()
     first = jobs.first_screen(visitor)
     with Page(
@@ -102,7 +109,7 @@ def _assembled(engine: Engine) -> tuple[gr.Blocks, JobHandlers]:
                 build_learn(screen, engine, visitor)
         _first_paint(screen, first)
         wire(app, screen, engine, turns, jobs)
-        add_endpoints(engine)
+        add_endpoints(engine, app.listeners)
     # Served where they lie: a copy of gigabytes for every download would fill the disk.
     gr.set_static_paths([engine.export_root])
     return app, jobs
@@ -111,7 +118,7 @@ def _assembled(engine: Engine) -> tuple[gr.Blocks, JobHandlers]:
 def serve(engine: Engine, host: str, port: int) -> None:
     """Blocks until stopped. Prints the address; never opens a tunnel. BadInput for a busy port."""
     app, jobs = _assembled(engine)
-    app.queue(max_size=64, default_concurrency_limit=1)
+    app.queue(**QUEUE)
     settings = launch_settings(engine, host)
     try:
         _, address, _ = app.launch(
@@ -131,6 +138,7 @@ def serve(engine: Engine, host: str, port: int) -> None:
 
 def launch_settings(engine: Engine, host: str = "127.0.0.1") -> dict[str, object]:
     """What both the server and the tests pass to `launch`. host: what it is to listen on."""
+    choose_proxies()
     return {
         "share": False,
         "quiet": True,
@@ -148,17 +156,22 @@ def launch_settings(engine: Engine, host: str = "127.0.0.1") -> dict[str, object
         "app_kwargs": {"middleware": _middleware(engine, host), "lifespan": keeping_little},
         "theme": Paper(),
         "css": stylesheet(),
+        "js": script("keyboard"),
     }
 
 
 def _middleware(engine: Engine, host: str) -> list[Middleware]:
     """What stands before gradio's routes, the outermost first."""
-    is_local = engine.mode == "local"
+    is_local, most = engine.mode == "local", _upload_bytes(engine)
+    shares = UploadShares(Path(get_upload_folder()), most, has_shares=not is_local)
     return [
         Middleware(SafeHeaders, frames=() if is_local else (HUB,)),
+        Middleware(Failures),
         *([Middleware(OwnHosts, host=host)] if is_local else []),
         Middleware(ClosedRoutes),
-        Middleware(BodyLimit, upload_bytes=_upload_bytes(engine)),
+        Middleware(Listening),
+        Middleware(BodyLimit, upload_bytes=most),
+        Middleware(UploadLimit, shares=shares, upload_bytes=most),
     ]
 
 
@@ -174,7 +187,7 @@ def _state(screen: Screen, visitor: Visitor) -> None:
     screen.add("jobs", gr.State(dict(NO_JOBS)))
     kept = gr.BrowserState({"jobs": []}, storage_key="blockviz", secret=BROWSER_KEY)
     screen.add("browser", kept)
-    screen.add("timer", gr.Timer(0.5, active=False))
+    screen.add("timer", gr.Timer(QUICK, active=False))
 
 
 def _first_paint(screen: Screen, first: Update) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from blockviz.errors import BadInput
+from blockviz.errors import BadInput, BlockvizError
 from blockviz.session import Continuation, Visitor
 from blockviz.types import Done, Events, Progress
 from blockviz.ui import inputs, views
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MEASURING, WRITING = "Measuring perplexity", "Writing"
 MAX_NEW_TOKENS = 256
+UNFINISHED = "Cancelled before its end. Press Write to have it whole."
 
 
 class LiveHandlers:
@@ -34,6 +35,8 @@ class LiveHandlers:
         self.drawing.check_model(visitor)
         # What waited in the queue while its page pressed Cancel must not start after all.
         if self.turns.is_cancelled(call.session):
+            if self.engine.known(visitor.plan()) is None:
+                yield {"work": views.CANCELLED}
             return
         turn = self.turns.newest(call.session)
         yield from self._measured(call.session, turn, visitor)
@@ -56,29 +59,44 @@ class LiveHandlers:
         elif prompt:
             yield from self._written(call.session, turn, visitor, prompt, n_new, is_chat)
 
-    def measure(self, call: Call, visitor: Visitor, shade: Any) -> Iterator[Update]:
-        """The Measure now button: a wish of its own."""
+    def ask_measure(self, call: Call) -> Update:
+        """The Measure now button was pressed: from now on its wish can be cancelled."""
+        return self._asked(call, MEASURING)
+
+    def ask_write(self, call: Call) -> Update:
+        """The Write button was pressed: what was being written stops, and Cancel is for this."""
+        return self._asked(call, WRITING)
+
+    def _asked(self, call: Call, label: str) -> Update:
         self.turns.begin(call.session)
-        yield from self.follow(call, visitor, shade)
+        return {"work": views.lane("running", label)}
 
     def write(
         self, call: Call, visitor: Visitor, prompt: Any, n_new: Any, is_chat: Any
     ) -> Iterator[Update]:
-        """The Write button."""
-        turn = self.turns.begin(call.session)
-        yield from self._written(call.session, turn, visitor, prompt, n_new, is_chat)
+        """After the Write button, once it is this page's turn."""
+        if self.turns.is_cancelled(call.session):
+            yield {"work": views.CANCELLED}
+            return
+        turn = self.turns.newest(call.session)
+        try:
+            yield from self._written(call.session, turn, visitor, prompt, n_new, is_chat)
+        except BlockvizError:
+            yield {"work": views.IDLE}
+            raise
 
     def _measured(self, session: str, turn: int, visitor: Visitor) -> Iterator[Update]:
-        plan = visitor.plan()
+        plan, work = visitor.plan(), {"work": views.IDLE}
         if self.engine.known(plan) is None:
             if not self.engine.is_ready:
-                yield self.drawing.score(visitor, state="waiting")
+                yield {**self.drawing.score(visitor, state="waiting"), **work}
                 return
+            work = {}
             yield self.drawing.score(visitor, state="measuring")
             yield from self._run(session, turn, visitor, MEASURING, self.engine.measure(plan))
         if not self.turns.is_over(session, turn):
             live = {"text": said(self.engine.info, visitor, "", self.engine.known(plan))}
-            yield {**self.drawing.score(visitor, state="stale"), "live": live}
+            yield {**self.drawing.score(visitor, state="stale"), "live": live, **work}
 
     def _written(
         self, session: str, turn: int, visitor: Visitor, prompt: Any, n_new: Any, is_chat: Any
@@ -95,7 +113,7 @@ class LiveHandlers:
         n_new = inputs.whole(n_new, "The number of new tokens", low=1, high=most)
         if not self.engine.is_ready:
             note = "The model is still loading; this is written as soon as it is ready."
-            yield {"texts": views.texts(None, visitor, note=note)}
+            yield {"texts": views.texts(None, visitor, note=note), "work": views.IDLE}
             return
         events = self.engine.write(
             prompt, visitor.plan(), max_new_tokens=n_new, is_chat=is_chat is True
@@ -113,17 +131,32 @@ class LiveHandlers:
         self, session: str, turn: int, visitor: Visitor, label: str, events: Events
     ) -> Iterator[Update]:
         """One update per event, until the work ends or a newer wish of this page replaces it."""
-        started = time.monotonic()
+        started, last = time.monotonic(), None
         try:
             with closing(events):
                 for event in events:
                     if self.turns.is_over(session, turn):
+                        yield self._stopped(session, visitor, last)
                         return
+                    last = event
                     yield shown(event, visitor, label, time.monotonic() - started)
-        except Exception:
+        except GeneratorExit:
+            raise
+        except BaseException:
             lane = views.lane("failed", f"{label} failed")
             yield {**self.drawing.score(visitor, state="stale"), "work": lane}
             raise
+
+    def _stopped(self, session: str, visitor: Visitor, last: Progress | Done | None) -> Update:
+        """The screen after work that was cancelled, or that a newer wish replaced: what came before
+        this may reach the page after the answer to the Cancel button."""
+        if not self.turns.is_cancelled(session):
+            return {"work": views.IDLE}
+        so_far = last.partial if isinstance(last, Progress) else None
+        if not isinstance(so_far, Continuation):
+            return {**self.drawing.score(visitor, state="stale"), "work": views.CANCELLED}
+        texts = {**views.texts(so_far, visitor, note=UNFINISHED), "is_busy": False}
+        return {"work": views.CANCELLED, "texts": texts}
 
 
 def shown(event: Progress | Done, visitor: Visitor, label: str, seconds: float) -> Update:

@@ -129,7 +129,11 @@ def allowed(limits: Limits) -> str:
         "jobs an hour": limits.heavy_per_hour,
     }
     said = [f"{number} {what}" for what, number in numbers.items() if number]
-    return f" On this shared page at most {', '.join(said)}." if said else ""
+    kept = ""
+    if limits.keep_seconds:
+        minutes = limits.keep_seconds // 60
+        kept = f" Results are dropped {minutes} minutes after they were last looked at."
+    return f" On this shared page at most {', '.join(said)}.{kept}" if said else kept
 
 
 def _labelled(card: MetricCard) -> str:

@@ -49,6 +49,14 @@ class MapHandlers:
         changed_to = visitor if is_overtaken else _numbered(visitor.reset(), seq)
         return self._shown(call, changed_to, metric, shade)
 
+    def walk(self, call: Call, visitor: Visitor, metric: Any, shade: Any) -> Update:
+        """Back or Forward was pressed: the plan that the page had there, as one more change."""
+        self.drawing.check_model(visitor)
+        removed = inputs.removed_blocks(call.data.get("removed"), self.engine.info)
+        shown = self._shown(call, visitor.went_to(removed), metric, shade)
+        # By this number the page knows that its own step was answered.
+        return {**shown, "link": {**shown["link"], "walk": call.data.get("walk")}}
+
     def pick(self, call: Call, visitor: Visitor) -> Update:
         """A block was focused in the grid, or clicked in the heat map or the ranking."""
         picked = inputs.block(call.data.get("block"), self.engine.info)

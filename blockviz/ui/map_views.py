@@ -8,7 +8,7 @@ from typing import Any
 from blockviz.plots import Shade, cividis, ramp, scores_of
 from blockviz.session import Visitor
 from blockviz.types import BlockId, ModelInfo, ScoreTable
-from blockviz.ui.words import count, percent, short
+from blockviz.ui.words import count, rise_between, short
 
 View = dict[str, Any]
 Intervals = Mapping[str, Mapping[BlockId, tuple[int, int]]]
@@ -77,7 +77,7 @@ def block_panel(
     damage = table.metrics.get("ppl") if table else None
     cost = scores_of(damage, block) if damage else None
     if cost and damage and damage.baseline:
-        rise = percent(cost[1] / damage.baseline - 1)
+        rise = rise_between(damage.baseline, cost[1])
         lead += f" · if cut alone: perplexity {short(cost[1])} ({rise}) where scored"
     rows = []
     for name, scores in table.metrics.items() if table else ():
@@ -113,7 +113,9 @@ def could_be(intervals: Mapping[BlockId, tuple[int, int]] | None, block: BlockId
 def ranking(visitor: Visitor, table: ScoreTable | None, metric: str, intervals: Intervals) -> View:
     """All scored units of one metric, most removable first."""
     chosen = table.metrics.get(metric) if table else None
-    empty = "No scores of this model yet. Choose metrics above and press Score."
+    is_dropped = table is None and visitor.table_key not in ("", "example")
+    found = "Your scores are not kept any more" if is_dropped else "No scores of this model yet"
+    empty = f"{found}. Choose metrics above and press Score."
     if chosen is None:
         return {"lead": "", "rows": [], "empty": empty}
     plan, ranks = visitor.plan(), chosen.ranks()

@@ -12,8 +12,8 @@ from blockviz.session.repair_views import CorrectionCard
 from blockviz.types import RepairRow, RepairTable, Scores
 from blockviz.ui.drawing import PREFERRED
 from blockviz.ui.found import is_of
-from blockviz.ui.repair_rows import WORSE, blocks
-from blockviz.ui.words import MINUS, grouped, percent, rise, short, with_error
+from blockviz.ui.repair_rows import WORSE, blocks, fitted_tokens
+from blockviz.ui.words import MINUS, percent, rise, short, with_error
 
 if TYPE_CHECKING:
     from blockviz.session import Engine
@@ -190,9 +190,11 @@ def _repairs(engine: Engine, visitor: Visitor, name: str) -> View:
 
 def _setting(table: RepairTable) -> str:
     original, bare = (short(row.perplexity) for row in table.rows[:2])
+    data = table.evaluation.data
+    on = f" on {visible(data.describe(), 120)}" if data else ""
     return (
-        f"Without {blocks(len(table.removed))}, fitted on {grouped(table.n_tokens)} tokens: "
-        f"perplexity {original} whole, {bare} unrepaired."
+        f"Without {blocks(len(table.removed))}, fitted on {fitted_tokens(table)}: "
+        f"perplexity{on} {original} whole, {bare} unrepaired."
     )
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import gradio as gr
 
+from blockviz.errors import report
 from blockviz.ui.closed_routes import refuse_addresses
+from blockviz.ui.failures import refuse_unreadable
+from blockviz.ui.fair_queue import FairQueue
+from blockviz.ui.listeners import Listeners
 
 
 class Page(gr.Blocks):
@@ -16,13 +21,45 @@ class Page(gr.Blocks):
     that it may not have drawn yet: a component then shows half of each, or nothing.
     """
 
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        self.listeners = Listeners()
+        super().__init__(*args, **settings)
+
+    def queue(self, *args: Any, **settings: Any) -> Page:
+        """The same with a queue of which nobody may take more than a share."""
+        super().queue(*args, **settings)
+        plain = self._queue
+        self._queue = FairQueue(
+            plain.live_updates,
+            plain.max_thread_count,
+            plain.update_intervals,
+            plain.max_size,
+            self,
+            plain.default_concurrency_limit,
+        )
+        return self
+
     async def process_api(self, *args: Any, **call: Any) -> dict[str, Any]:
-        """The answer to an event. The session of a call that came without one ends with it."""
+        """The answer to an event. The session of a call that came without one ends with it.
+
+        Whatever goes wrong leaves here as a gr.Error: gradio answers another exception with nothing
+        at all, prints it with all that was sent, and never frees the place of one that is no
+        Exception, as a panic in Rust.
+        """
         is_going_on = False
         try:
+            refuse_unreadable((call.get("inputs"), getattr(call.get("event_data"), "_data", None)))
             answer = await super().process_api(*args, **call)
             is_going_on = bool(answer.get("is_generating"))
             return answer
+        except gr.Error as error:
+            error.print_exception = False
+            raise
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001
+            said = report(error, "an event failed")
+            raise gr.Error(said, print_exception=False) from None
         finally:
             session, own = call.get("session_hash"), call.get("event_id")
             if session and session == own and not is_going_on:

@@ -25,7 +25,7 @@ def part(
     return gr.HTML(
         value,
         html_template=f'<div class="bv bv-{name}"></div>',
-        js_on_load=f"{_script('dom')}\n{_script(name)}",
+        js_on_load=f"{script('dom')}\n{script(name)}",
         server_functions=list(asks) or None,
         apply_default_css=False,
         elem_id=elem_id or name,
@@ -56,5 +56,6 @@ def stylesheet() -> str:
     return resources.files("blockviz.ui").joinpath("style.css").read_text("utf-8")
 
 
-def _script(name: str) -> str:
+def script(name: str) -> str:
+    """The text of `js/NAME.js`."""
     return resources.files("blockviz.ui").joinpath("js", f"{name}.js").read_text("utf-8")

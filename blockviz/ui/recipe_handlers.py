@@ -36,7 +36,7 @@ MOST_NAMED = 6
 OPENED = ("recipe_kept", "recipe_says", "recipe_use")
 # A key of `fit` or of `evaluation` -> the field of the form.
 FIT = {"text": "export_text", "n_samples": "export_samples", "seq_len": "export_seq_len",
-       "n_skip": "export_skip", "seed": "export_seed"}  # fmt: skip
+       "n_skip": "export_skip", "n_held": "export_held", "seed": "export_seed"}  # fmt: skip
 EVALUATION = {"text": "shown_text", "n_samples": "shown_samples", "seq_len": "shown_seq_len"}
 SCORING = {"metrics": "metrics", "text": "source", "n_samples": "n_samples", "seq_len": "seq_len",
            "seed": "seed", "mode": "mode", "unit": "unit", "tasks": "tasks",
@@ -75,7 +75,7 @@ class RecipeHandlers:
         return {
             "recipe_kept": found,
             "recipe_says": {**NO_WORDS, "text": _said(found), "note": self._note(found)},
-            "recipe_use": gr.update(visible=not found.is_from_state),
+            "recipe_use": gr.update(visible=not found.is_from_state and not _unusual(found)),
         }
 
     def use(self, call: Call, visitor: Visitor, kept: Any, metric: Any, shade: Any) -> Update:
@@ -87,8 +87,10 @@ class RecipeHandlers:
             self.drawing, self.turns, call, replace(visitor, fix=fix), kept.plan.removed,
             metric, shade,
         )  # fmt: skip
-        fields = {FIT[key]: value for key, value in kept.fit.items()}
-        fields |= {EVALUATION[key]: value for key, value in kept.evaluation.items()}
+        fields = {FIT[key]: value for key, value in kept.fit.items() if key in FIT}
+        fields |= {
+            EVALUATION[key]: value for key, value in kept.evaluation.items() if key in EVALUATION
+        }
         fields |= {"export_mode": kept.mode, "export_llama": kept.as_llama}
         fields |= {SCORING[key]: value for key, value in self._scoring(kept)[0].items()}
         offered = gr.update(choices=[(visible(fix), fix)], value=fix)
@@ -124,6 +126,11 @@ class RecipeHandlers:
                 "Its correction was fitted before and is not in this file: follow it on the "
                 "command line, with --state."
             )
+        if _unusual(found):
+            return (
+                "Its windows are cut in a way that this page does not offer "
+                f"({', '.join(_unusual(found))}): follow it on the command line."
+            )
         if found.plan.model and found.plan.model != self.engine.info.name:
             return (
                 f"It was written for {visible(found.plan.model, 120)}; the model here is "
@@ -134,6 +141,13 @@ class RecipeHandlers:
             named = ", ".join(left_out[:MOST_NAMED])
             return f"Not to be chosen on this page, and left as it is: {named}{more}."
         return ""
+
+
+def _unusual(found: RecipeFile) -> list[str]:
+    """What it says of its windows that has no field on this page."""
+    names = [key for key in found.fit if key not in FIT]
+    names += [key for key in found.evaluation if key not in EVALUATION]
+    return list(dict.fromkeys(names))
 
 
 def _said(found: RecipeFile) -> str:

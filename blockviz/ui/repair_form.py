@@ -30,7 +30,7 @@ CARRIED = {
     "repair_samples": ("compare_samples", "export_samples"),
     "repair_seq_len": ("compare_seq_len", "export_seq_len"),
     "repair_skip": ("compare_skip", "export_skip"),
-    "repair_held": ("compare_held",),
+    "repair_held": ("compare_held", "export_held"),
     "repair_seed": ("compare_seed", "export_seed"),
     "measured_text": ("against_text", "shown_text"),
     "measured_samples": ("against_samples", "shown_samples"),

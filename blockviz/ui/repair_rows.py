@@ -35,7 +35,7 @@ def rows_view(table: RepairTable | None, key: str, chosen: str) -> dict[str, Any
     able = rows_of(table)
     held = any(row.selection is not None for row in table.rows)
     best = next((row for row in table.rows if table.best and row.correction == table.best), None)
-    lead = f"Without {blocks(len(table.removed))}, fitted on {grouped(table.n_tokens)} tokens."
+    lead = f"Without {blocks(len(table.removed))}, fitted on {fitted_tokens(table)}."
     if best is not None:
         word = "Best so far" if table.is_partial else "Best"
         able_to = CARRIED["custom" if table.export_mode == "custom" else "stock"]
@@ -164,6 +164,13 @@ def _exports(row: RepairRow, i: int) -> str:
     if i == 1:
         return "stock"
     return f"stock: {row.folds}" if row.folds else "needs custom code"
+
+
+def fitted_tokens(table: RepairTable) -> str:
+    """`1 024 tokens`, or `1 016 of 1 024 tokens` where the first of each window is left out."""
+    n, data = table.n_tokens, table.provenance.data
+    of = f" of {grouped(data.n_tokens)}" if data and data.n_tokens > n > 0 else ""
+    return f"{grouped(n)}{of} tokens"
 
 
 def blocks(n: int) -> str:

@@ -14,7 +14,7 @@ from blockviz.ui.parts import heading, part
 from blockviz.ui.repair_form import MAX_MORE_CHARS, MODES, usual
 from blockviz.ui.repair_rows import NO_ROWS
 from blockviz.ui.screen import Screen
-from blockviz.ui.text_fields import number_field, text_field
+from blockviz.ui.text_fields import fit_windows, number_field, text_field
 
 if TYPE_CHECKING:
     from blockviz.session import Engine
@@ -54,12 +54,13 @@ def _settings(screen: Screen, engine: Engine) -> None:
         screen.add("tick_all", gr.Button("Tick all or the usual", elem_id="tick-all"))
     limits = engine.limits
     most, longest = limits.n_samples or MAX_SAMPLES, limits.seq_len or MAX_SEQ_LEN
+    n_fit, n_held = fit_windows(limits)
     with gr.Row(elem_classes=["bv-fields"]):
         text_field(screen, engine, "repair_text", "Fit on")
-        number_field(screen, "repair_samples", "Windows", min(48, most))
+        number_field(screen, "repair_samples", "Windows", n_fit)
         number_field(screen, "repair_seq_len", "Tokens each", min(512, longest))
         number_field(screen, "repair_skip", "Skip first", 0)
-        number_field(screen, "repair_held", "Held out", min(8, most))
+        number_field(screen, "repair_held", "Held out", n_held)
         number_field(screen, "repair_seed", "Seed", 42)
     with gr.Accordion("Advanced", open=False, elem_id="repair-advanced"):
         screen.add("corrections_more", gr.Textbox(

@@ -106,7 +106,7 @@ def _plan(engine: Engine, visitor: Visitor, look: Look) -> Section:
 def _model(engine: Engine, table: ScoreTable | None) -> Section:
     info = engine.info
     data = table.provenance.data if table else None
-    text = f"{data.describe()}, {data.split}, seed {data.seed}" if data else ""
+    text = f"{data.describe()}, of {data.split}, seed {data.seed}" if data else ""
     facts = (
         ("Model", visible(info.name, 200)),
         ("Revision", visible(info.revision, 120)),
@@ -116,6 +116,7 @@ def _model(engine: Engine, table: ScoreTable | None) -> Section:
          f"{grouped(info.vocab_size)} tokens in its vocabulary"),
         ("Number format", visible(info.dtype.removeprefix("torch."))),
         ("Weights from", visible(info.quantisation)),
+        ("Not read", visible(info.unread, 240)),
         ("Device", visible(info.device)),
         ("Licence", visible(info.license)),
         ("Calibration text", visible(text, 240)),

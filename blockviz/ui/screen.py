@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import logging
 import secrets
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from blockviz.errors import BlockvizError
+from blockviz.errors import BlockvizError, report
+from blockviz.ui.callers import caller
 from blockviz.ui.visitors import Update, Visitors
 
 if TYPE_CHECKING:
     from blockviz.session import Visitor
 
-logger = logging.getLogger(__name__)
 Handler = Callable[..., "Update | Iterator[Update]"]
 # For events that carry something: "always_last" runs one that had to wait again with what the first
 # carried, and the default drops it.
@@ -45,15 +44,11 @@ def error_view(text: str) -> dict[str, str]:
     return {"text": text, "id": secrets.token_hex(4)}
 
 
-def failure(error: Exception) -> Update:
+def failure(error: BaseException) -> Update:
     """The screen after a handler raised: known errors in their own words, bugs by a short id."""
-    if isinstance(error, BlockvizError):
-        text = str(error)
-    else:
-        ref = secrets.token_hex(2)
-        logger.error("ref %s", ref, exc_info=error)
-        text = f"Something went wrong (ref {ref}). Nothing was lost."
-    return {"error": error_view(text)}
+    known = isinstance(error, BlockvizError)
+    text = str(error) if known else report(error, "a handler failed")
+    return {"error": {**error_view(text), "is_refusal": True}}
 
 
 def guarded(handler: Handler, call: Call, values: Sequence[Any]) -> Iterator[Update]:
@@ -64,8 +59,9 @@ def guarded(handler: Handler, call: Call, values: Sequence[Any]) -> Iterator[Upd
             yield answer
         else:
             yield from answer
-    except Exception as error:
-        logger.debug("handler failed", exc_info=True)
+    except GeneratorExit:
+        raise
+    except BaseException as error:  # noqa: BLE001 - a panic in Rust is no Exception
         yield failure(error)
 
 
@@ -140,10 +136,9 @@ def _call_of(event: gr.EventData | None, request: gr.Request | None) -> Call:
     data = getattr(event, "_data", None)
     query = dict(request.query_params) if request else {}
     session = (request.session_hash if request else "") or ""
-    client = request.client if request else None
     return Call(
         session=session,
-        address=client.host if client else "",
+        address=caller(request),
         data=data if isinstance(data, Mapping) else {},
         query=query,
     )
@@ -163,6 +158,8 @@ def _signed(run: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
 def _plain(
     handler: Handler, names: Sequence[str], inputs: Sequence[str], visitors: Visitors
 ) -> Callable[..., list[Any]]:
+    action = handler.__qualname__
+
     def run(event: gr.EventData, request: gr.Request, *values: Any, token: str = "") -> list[Any]:
         call = replace(_call_of(event, request), token=token)
         given = dict(zip(inputs, values, strict=True))
@@ -175,9 +172,11 @@ def _plain(
             return merged
 
         if "visitor" in given and "visitor" in names:
-            return to_outputs(names, visitors.settled(call.session, given["visitor"], answer))
-        known = visitors.newest(call.session, given["visitor"]) if "visitor" in given else None
-        return to_outputs(names, answer(known))
+            update = visitors.settled(call.session, given["visitor"], answer)
+        else:
+            has = "visitor" in given
+            update = answer(visitors.newest(call.session, given["visitor"]) if has else None)
+        return to_outputs(names, visitors.refusals.answered(call.session, action, update))
 
     return run
 
@@ -185,11 +184,13 @@ def _plain(
 def _streamed(
     handler: Handler, names: Sequence[str], inputs: Sequence[str], visitors: Visitors
 ) -> Callable[..., Iterator[list[Any]]]:
+    action = handler.__qualname__
+
     def run(event: gr.EventData, request: gr.Request, *values: Any) -> Iterator[list[Any]]:
         call, given = _call_of(event, request), dict(zip(inputs, values, strict=True))
         if "visitor" in given:
             given["visitor"] = visitors.newest(call.session, given["visitor"])
         for update in guarded(handler, call, tuple(given.values())):
-            yield to_outputs(names, update)
+            yield to_outputs(names, visitors.refusals.answered(call.session, action, update))
 
     return run

@@ -19,7 +19,7 @@ from blockviz.types import (
 )
 from blockviz.ui.figure_card import card_names, card_update
 from blockviz.ui.found import is_of
-from blockviz.ui.words import UNKNOWN, duration, grouped, percent, short
+from blockviz.ui.words import UNKNOWN, duration, grouped, percent, rise_between, short
 
 if TYPE_CHECKING:
     from blockviz.session import Engine
@@ -89,7 +89,7 @@ def candidates(info: ModelInfo, visitor: Visitor, key: str, run: SearchRun) -> d
             "cells": [
                 str(len(step.removed)), number, _change(before[i], step.removed),
                 percent(-info.parameters_of(step.removed) / info.n_parameters),
-                sure(step.confidence), f"{step.evaluated:.1f} of {grouped(step.of)}",
+                sure(step.sureness), f"{step.evaluated:.1f} of {grouped(step.of)}",
                 named(step.removed),
             ],
         })  # fmt: skip
@@ -97,16 +97,23 @@ def candidates(info: ModelInfo, visitor: Visitor, key: str, run: SearchRun) -> d
     with_it = (
         f" Measured with the repair {visible(repair)}, which is not applied." if repair else ""
     )
+    data = run.provenance.data
+    on = f" on {visible(data.describe(), 120)}" if data else ""
     return {
         "key": key,
         "title": "Candidates",
         "lead": f"One row a decision, the last one first. Nothing removed: {run.unit_label} "
-        f"{short(run.baseline)}. Full reads: of an exhaustive search, which reads every set on the "
-        "whole text. How sure: that it would choose the same among the sets that were raced."
-        f"{with_it}",
+        f"{short(run.baseline)}{on}. Full reads: of an exhaustive search, which reads every set on "
+        f"the whole text. How sure: {_sure_of(run)}.{with_it}",
         "headers": ["Gone", _headed(run.unit_label), *HEADERS],
         "rows": rows,
     }
+
+
+def _sure_of(run: SearchRun) -> str:
+    if all(step.rival is None for step in run.steps):
+        return "that it would choose the same among the sets that were raced"
+    return "that the runner-up would not do better on other windows of this text"
 
 
 def named(blocks: Sequence[BlockId]) -> str:
@@ -160,8 +167,10 @@ def _called(label: str, cards: Sequence[MetricCard | StrategyCard]) -> str:
     return f"{titles.get(name, name)}{f' ({settings})' if settings else ''}"
 
 
-def about(strategy: StrategyCard | None, preset: PresetCard | None) -> dict[str, str]:
-    """What the chosen recipe, or else the chosen strategy, does and who says so."""
+def about(
+    strategy: StrategyCard | None, preset: PresetCard | None, too_few: str = ""
+) -> dict[str, str]:
+    """What the chosen recipe, or else the chosen strategy, does and who says so; and a caution."""
     card = preset or strategy
     if card is None:
         return NO_ABOUT
@@ -170,7 +179,7 @@ def about(strategy: StrategyCard | None, preset: PresetCard | None) -> dict[str,
     caution = "Experimental: do not rely on what it finds." if is_new else ""
     return {
         "text": card.meaning,
-        "note": " ".join(filter(None, (note, caution))),
+        "note": " ".join(filter(None, (note, caution, too_few))),
         "source": card.citation or (card.title if card.reference else ""),
         "address": card.reference,
     }
@@ -185,11 +194,15 @@ def _papers_text(preset: PresetCard) -> str:
     return f"Its text is {text['calibration']}{windows}; the text below is read instead."
 
 
-def guessed(found: Estimate) -> str:
-    """`About 40 s to 2 min, up to 732 removed sets.`"""
+def guessed(found: Estimate, limit: float | None = None) -> str:
+    """`About 40 s to 2 min, up to 732 removed sets.` limit: seconds until a job is stopped."""
     low, high = roughly(found.seconds_low), roughly(found.seconds_high)
     times = low if low == high else f"{low} to {high}"
-    return f"About {times}, up to {grouped(found.n_sets)} removed sets."
+    said = f"About {times}, up to {grouped(found.n_sets)} removed sets."
+    if limit is None or found.seconds_high <= limit:
+        return said
+    verb = "is" if found.seconds_low > limit else "may be"
+    return f"{said} It {verb} stopped at the limit of {roughly(limit)}, with what it has by then."
 
 
 def roughly(seconds: float) -> str:
@@ -213,5 +226,5 @@ def _number(run: SearchRun, step: SearchStep) -> str:
     if step.number is None:
         return "not measured"
     if run.unit_label == "perplexity" and run.baseline > 0:
-        return f"{short(step.number)} ({percent(step.number / run.baseline - 1)})"
+        return f"{short(step.number)} ({rise_between(run.baseline, step.number)})"
     return short(step.number)

@@ -12,7 +12,7 @@ from blockviz.session import Limits, MetricCard, ScoreRequest
 from blockviz.session.recipes import filled_request
 from blockviz.session.repair_views import CorrectionCard
 from blockviz.session.search_views import SearchRequest, StrategyCard
-from blockviz.types import UNITS
+from blockviz.types import UNITS, ModelInfo, Unit, parts_of
 from blockviz.ui import inputs
 from blockviz.ui.job_handlers import MAX_SAMPLES, MAX_SEED, MAX_SEQ_LEN, UPLOAD, texts_for
 from blockviz.ui.screen import Update
@@ -53,8 +53,10 @@ MAX_LAYERS = 4096
 
 @dataclass(frozen=True)
 class Target:
-    """A way to say how far to cut. `scale`: what one of the page's numbers is in a request."""
+    """A way to say how far to cut. `scale`: what one of the page's numbers is in the `field` of a
+    SearchRequest."""
 
+    field: str
     title: str
     label: str
     usual: float
@@ -64,12 +66,18 @@ class Target:
     is_whole: bool = False
 
 
-# Name of the field of a SearchRequest -> how the page asks for it.
+# Value of the page's choice -> how the page asks. Gradio would take "blocks" for texts of its own.
 TARGETS = {
-    "blocks": Target("Number removed", "How many to remove", 6, 1, 2 * MAX_LAYERS, is_whole=True),
-    "ratio": Target("Parameters", "Share of all parameters to remove, %", 15, 0.1, 99, 0.01),
-    "max_ppl_rise": Target("Perplexity rise", "Perplexity may rise by, %", 10, 0.01, 100_000),
-    "speedup": Target("Speed-up", f"Faster to decode, {TIMES}", 1.2, 1.01, 100),
+    "count": Target(
+        "blocks", "Number removed", "How many to remove", 6, 1, 2 * MAX_LAYERS, is_whole=True
+    ),
+    "ratio": Target(
+        "ratio", "Parameters", "Share of all parameters to remove, %", 15, 0.1, 99, 0.01
+    ),
+    "max_ppl_rise": Target(
+        "max_ppl_rise", "Perplexity rise", "Perplexity may rise by, %", 10, 0.01, 100_000
+    ),
+    "speedup": Target("speedup", "Speed-up", f"Faster to decode, {TIMES}", 1.2, 1.01, 100),
 }
 
 
@@ -114,7 +122,7 @@ def request_of(engine: Engine, *form: Any) -> SearchRequest:
         protect_last=_layers(raw["protect_last"], "The last layers to protect"),
         pool=_short(raw["search_pool"], "The candidate pool"),
         is_exhaustive=raw["is_exhaustive"] is True,
-        **{kind: _amount(kind, raw["search_amount"])},
+        **_amount(engine.info, TARGETS[kind], raw["search_amount"], raw["search_unit"]),
     )  # fmt: skip
     is_named = chosen and _is_recipe(engine, request, chosen)
     return replace(request, preset=chosen) if is_named else request
@@ -169,12 +177,19 @@ def _text_of(engine: Engine, raw: dict[str, Any]) -> ScoreRequest:
     )  # fmt: skip
 
 
-def _amount(kind: str, raw: Any) -> float:
-    target = TARGETS[kind]
+def _amount(info: ModelInfo, target: Target, raw: Any, unit: Unit) -> dict[str, Any]:
+    """The field of a request that says how far to cut."""
     if target.is_whole:
-        return inputs.whole(raw, target.label, low=int(target.low), high=int(target.high))
+        most = _most(info, unit)
+        return {target.field: inputs.whole(raw, target.label, low=int(target.low), high=most)}
     found = inputs.real(raw, target.label, low=target.low, high=target.high)
-    return round(found * target.scale, 6)
+    return {target.field: round(found * target.scale, 6)}
+
+
+def _most(info: ModelInfo, unit: Unit) -> int:
+    """How many units of this model can go: one block always stays."""
+    units = info.candidates(unit)
+    return max(1, len(units) - (len(parts_of(units)) == len(info.blocks)))
 
 
 def _method(

@@ -10,6 +10,7 @@ import gradio as gr
 
 from blockviz.errors import BadInput, BlockvizError
 from blockviz.session import Visitor
+from blockviz.session.search_target import too_few
 from blockviz.types import UNITS, BlockId, Done
 from blockviz.ui import inputs, search_cards
 from blockviz.ui.drawing import Drawing
@@ -47,16 +48,23 @@ class SearchHandlers:
         strategy = inputs.choice(strategy, "The strategy", names)
         return narrowed(self.engine, strategy, inputs.choice(unit, "The unit", UNITS))
 
+    def reopen(self, call: Call, target: Any, strategy: Any, unit: Any) -> Update:
+        """The tab was opened: its fields may have come back from before a reload, and what they are
+        called and offer follows them."""
+        kind = TARGETS[inputs.choice(target, "The target", TARGETS)]
+        return {"search_amount": gr.update(label=kind.label), **self.narrow(call, strategy, unit)}
+
     def describe(self, call: Call, *form: Any) -> Update:
         """What is chosen, in words. Settings that left their recipe are not called by its name."""
         preset, strategy = form[0], form[3]
         cards = {card.name: card for card in self.engine.strategies()}
         presets = {card.name: card for card in self.engine.presets()}
         try:
-            name = request_of(self.engine, *form).preset
+            request = request_of(self.engine, *form)
+            name, caution = request.preset, too_few(request)
         except BlockvizError:
-            name = ""
-        text = search_cards.about(cards.get(str(strategy)), presets.get(name))
+            name = caution = ""
+        text = search_cards.about(cards.get(str(strategy)), presets.get(name), caution)
         left = {"search_preset": ""} if preset and not name else {}
         return {"search_about": text, **left}
 
@@ -73,7 +81,8 @@ class SearchHandlers:
         except BlockvizError as error:
             yield {"search_time": {"text": str(error)}}
             return
-        yield {"search_time": {"text": search_cards.guessed(found)}}
+        limit = self.engine.limits.job_seconds
+        yield {"search_time": {"text": search_cards.guessed(found, limit)}}
 
     def start(self, call: Call, visitor: Visitor, jobs: Any, *form: Any) -> Update:
         """The Start search button."""

@@ -24,7 +24,7 @@ from blockviz.ui.text_fields import number_field
 if TYPE_CHECKING:
     from blockviz.session import Engine
 
-FIRST_TARGET = "blocks"
+FIRST_TARGET = "count"
 
 
 def build_search(screen: Screen, engine: Engine) -> None:

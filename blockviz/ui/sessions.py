@@ -32,11 +32,12 @@ class Sessions(StateHolder):
     """
 
     def __getitem__(self, session_id: str) -> SessionState:
-        if not (isinstance(session_id, str) and len(session_id) <= NAME_CHARS):
+        is_name = isinstance(session_id, str) and session_id.isascii()
+        if not is_name or len(session_id) > NAME_CHARS:
             raise HTTPException(
                 422,
-                f"A session hash of more than {NAME_CHARS} characters, or that is no text, was "
-                "sent. No page has such a name. Send a short one, or none.",
+                f"A session hash of more than {NAME_CHARS} characters, or that is no plain text, "
+                "was sent. No page has such a name. Send a short one, or none.",
             )
         state = super().__getitem__(session_id)
         if not isinstance(state.config_values, _Nothing):

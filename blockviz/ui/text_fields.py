@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from blockviz.session import ScoreRequest
+from blockviz.session import Limits, ScoreRequest
+from blockviz.session.repair_views import RepairRequest
 from blockviz.ui import inputs
 from blockviz.ui.job_handlers import MAX_SAMPLES, MAX_SEED, MAX_SEQ_LEN
 from blockviz.ui.screen import Screen
@@ -33,6 +34,13 @@ def number_field(screen: Screen, name: str, label: str, value: int) -> None:
     screen.add(name, gr.Number(
         value, label=label, min_width=90, scale=1, elem_id=name.replace("_", "-")
     ))  # fmt: skip
+
+
+def fit_windows(limits: Limits) -> tuple[int, int]:
+    """So many windows to fit on and to hold out at first: together within the server's limit."""
+    most = limits.n_samples or MAX_SAMPLES
+    n_held = min(RepairRequest.n_held, most // 4)
+    return min(48, most - n_held), n_held
 
 
 def text_of(

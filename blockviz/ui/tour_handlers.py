@@ -34,8 +34,8 @@ class TourHandlers:
         drawing.check_model(visitor)
         if visitor == drawing.first_visitor():
             with contextlib.suppress(BlockvizError):
-                visitor, linked = drawing.linked_visitor(call.query)
-                metric = linked or metric
+                visitor, linked = drawing.linked_visitor(call.query, visitor)
+                metric = linked.metric or metric
         table, metric = drawing.table(visitor), drawing.metric(visitor, metric)
         was = {
             "removed": list(visitor.removed),

@@ -13,6 +13,7 @@ from blockviz.ui.words import (
     duration,
     grouped,
     percent,
+    rise_between,
     sentence,
     short,
     short_dtype,
@@ -38,6 +39,7 @@ def header(info: ModelInfo, table: ScoreTable | None, mode: str) -> View:
         short_dtype(info.dtype),
         info.device,
         info.quantisation,
+        "some weights not read" if info.unread else "",
     ]
     data = table.provenance.data if table else None
     partial = ", partial" if table and table.is_partial else ""
@@ -86,8 +88,7 @@ def _perplexity(live: LiveResult | None, *, is_known: bool) -> View:
     if live.perplexity == live.baseline:
         rise, tone, figures = "", "", short(live.baseline)
     else:
-        spread = f" ± {100 * live.rise_stderr:.1f}" if live.rise_stderr else ""
-        rise = percent(live.rise).replace("\u202f%", f"{spread}\u202f%")
+        rise = rise_between(live.baseline, live.perplexity, live.rise_stderr)
         tone = "warn" if live.rise > 0 else "good"
         figures = f"{short(live.baseline)} → {short(live.perplexity)}"
     return {"perplexity": figures, "rise": rise, "rise_tone": tone, "data": data}
@@ -162,10 +163,17 @@ def lane(state: str, text: str, *, done: float = 0, total: float = 0, seconds: f
     return {"state": state, "text": f"{text}{steps}{clock}", "progress": share, "label": text}
 
 
+CANCELLED: View = lane("cancelled", "Cancelled")
+# Said until the step that was begun is over.
+CANCELLING: View = lane("queued", "Cancelling…")
+
+
 def job_lane(job: JobView | None) -> View:
     """One line of the status bar for a detached job."""
     if job is None:
         return NO_LANE
+    if job.is_stopping:
+        return CANCELLING
     if job.state == "queued":
         ahead = f", number {job.queue_position} in line" if job.queue_position else ""
         return lane("queued", f"Queued{ahead}")
@@ -175,8 +183,10 @@ def job_lane(job: JobView | None) -> View:
         left = f", about {duration(job.eta)} left" if job.eta else ""
         note = f" · {job.note}" if job.note else ""
         return {**view, "text": f"{view['text']}{left}{note}"}
+    result = job.result if isinstance(job.result, dict) else {}
+    ended = result.get("ended") or f"done in {duration(job.elapsed)}"
     ends = {
-        "done": f"{job.kind.capitalize()} done in {duration(job.elapsed)}",
+        "done": f"{job.kind.capitalize()} {ended}",
         "cancelled": f"{job.kind.capitalize()} cancelled; what was computed is kept",
         "failed": f"{job.kind.capitalize()} failed",
         "expired": "That job is over 30 minutes old; its result was dropped",

@@ -4,38 +4,12 @@ from __future__ import annotations
 
 import math
 
-THIN = "\u202f"  # narrow no-break space
-MINUS = "\u2212"
-TIMES = "\u00d7"
-UNKNOWN = "\u2013"
-
-
-def grouped(number: float) -> str:
-    """`4 096`, with narrow no-break spaces."""
-    return f"{round(number):,}".replace(",", THIN)
-
-
-def short(number: float) -> str:
-    """Four significant digits at most, and no exponent below a million: `33.1`, `1 204`."""
-    size = abs(number)
-    if size >= 1e6:
-        return f"{number:.2e}".replace("-", MINUS)
-    if size >= 1000:
-        return grouped(number)
-    if 0 < size < 5e-4:
-        return f"{number:.1e}".replace("-", MINUS)
-    digits = 1 if size >= 10 else 2 if size >= 1 else 3 if size >= 0.1 else 4
-    return f"{number:.{digits}f}".replace("-", MINUS)
-
-
-def percent(share: float, *, digits: int = 1) -> str:
-    """Signed: minus or plus 11.9 %, `0 %`."""
-    if round(abs(share) * 100, digits) == 0:
-        return f"0{THIN}%"
-    if abs(share) >= 10:
-        digits = 0
-    text = f"{abs(share) * 100:,.{digits}f}".replace(",", THIN)
-    return f"{MINUS if share < 0 else '+'}{text}{THIN}%"
+from blockviz.types.numbers import MINUS as MINUS
+from blockviz.types.numbers import THIN, UNKNOWN, grouped, short
+from blockviz.types.numbers import TIMES as TIMES
+from blockviz.types.numbers import percent as percent
+from blockviz.types.numbers import rise as rise
+from blockviz.types.numbers import rise_between as rise_between
 
 
 def with_error(value: float, error: float) -> str:
@@ -43,16 +17,6 @@ def with_error(value: float, error: float) -> str:
     if not math.isfinite(value):
         return UNKNOWN
     return f"{short(value)} ± {_rounded(error)}" if error else short(value)
-
-
-def rise(nats: float, error: float) -> str:
-    """A difference of mean losses as a change of perplexity: `+64.9 ± 3.3 %`."""
-    share = math.expm1(min(nats, 700.0))
-    if not math.isfinite(share):
-        return UNKNOWN
-    text = percent(share)
-    spread = f" ± {_rounded(100 * (1 + share) * error)}{THIN}%"
-    return text.replace(f"{THIN}%", spread) if error else text
 
 
 def _rounded(error: float) -> str:

@@ -71,13 +71,15 @@ def test_no_screen_adds_to_what_an_empty_page_has(serve, visit, empty, scheme, w
 
 
 def screens(page) -> set[tuple[str, str, str, str]]:
-    """Screen, and what is wrong there: all tabs with their results, and the tour."""
-    wrong = set()
+    """Screen, and what is wrong there: all tabs, unfolded, with their results, and the tour."""
+    wrong, folded = set(), page.locator(".label-wrap:not(.open):visible")
     for name in TABS:
         tab(page, name)
         for told in (of.get(name) for of in (DRAWN, WITH_RESULT)):
             if told:
                 expect(page.locator(f"{told}:visible").first).to_be_visible()
+        while folded.count():
+            folded.first.click()
         # Gradio's own stand-in for a figure that is still on its way.
         expect(page.locator("[aria-label='Empty value']:visible")).to_have_count(0)
         quiet(page)

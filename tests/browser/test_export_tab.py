@@ -38,6 +38,8 @@ def test_checks_arrive_one_by_one_and_then_the_file(serve, visit, width):
         page.locator("#export-file").click()
     assert download.value.suggested_filename == "blockviz-demo-3of60.zip"
     assert download.value.path().read_bytes() == b"PK" + bytes(98)
+    # A field in which nothing can be written does not look like the others.
+    expect(page.locator("#model-card textarea")).to_have_css("border-top-style", "dashed")
     assert page.evaluate(PAST_THE_EDGE) == []
 
 

@@ -9,9 +9,10 @@ from dataclasses import replace
 
 import pytest
 from fake_engine import HOSTILE
-from pages import filled, past_the_edge, tab
+from pages import Hold, filled, past_the_edge, tab
 from playwright.sync_api import expect
 
+from blockviz.ui.insight_handlers import DRAWING, InsightHandlers
 from blockviz.ui.insight_tab import TITLES
 from blockviz.ui.launch import build_app
 
@@ -74,15 +75,27 @@ def shows(page, name, card):
     expect(box.locator("tbody tr").first, where).to_be_visible()
 
 
-def test_pages_are_reached_by_keyboard(serve, visit):
+def test_pages_are_reached_by_keyboard_and_say_that_they_are_being_drawn(serve, visit, monkeypatch):
+    late = Hold(
+        monkeypatch, InsightHandlers, "_drawn", lambda self, page, *rest: page == "agreement"
+    )
     page = visit(serve())
     page.get_by_role("tab", name="Insights", exact=True).focus()
     page.keyboard.press("Enter")
     page.get_by_role("radio", name=TITLES["right"], exact=True).focus()
-    page.keyboard.press("Tab")
-    page.keyboard.press("Tab")
-    page.keyboard.press("Space")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#page-metrics")).to_be_visible()
+    page.keyboard.press("ArrowRight")
+    late.wait(page)
+    expect(page.locator("#page-metrics")).to_be_hidden()
+    expect(page.locator("#note-agreement")).to_have_text(DRAWING)
+    late.let_go()
     drawn(page, "agreement").to_be_visible()
+    # One stop of Tab, at the page that is chosen.
+    page.keyboard.press("Shift+Tab")
+    expect(page.get_by_role("tab", name="Learn", exact=True)).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("radio", name=TITLES["agreement"], exact=True)).to_be_focused()
     expect(page.locator("#note-agreement")).to_contain_text(
         re.compile(r"They disagree most at \d+\.(attn|mlp) and \d+\.(attn|mlp)\.")
     )
@@ -168,6 +181,11 @@ def test_imported_scores_are_an_extra_row_and_bad_ones_are_refused(serve, visit,
     expect(page.locator("#error")).to_contain_text(re.compile("missing|lack|block", re.I))
     upload(page, good)
     expect(page.locator("#readings")).to_be_visible()
+    # Links of one text lead to different papers: heard alone, each says whose.
+    links = page.locator("#readings a").filter(has_text=re.compile("^paper$"))
+    names = links.evaluate_all("(all) => all.map((a) => a.getAttribute('aria-label'))")
+    assert len(set(names)) == len(names) > 3
+    assert "Block influence: paper" in names
     expect(page.locator("#table")).to_contain_text("rank by ${window")
     assert page.evaluate("window.pwned") is None
 

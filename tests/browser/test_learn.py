@@ -32,6 +32,10 @@ SEEN = """() => {
   const over = document.elementFromPoint((box.left + box.right) / 2, (from + to) / 2);
   return node.contains(over) || over?.contains(node) ? "" : `below ${over?.outerHTML.slice(0, 90)}`;
 }"""
+STYLES = """() => {
+  const of = (found) => getComputedStyle(document.querySelector(found));
+  return [of("main").padding, of("html").scrollPadding, of(".bv-block").transitionDuration];
+}"""
 
 
 def tour(page):
@@ -282,6 +286,10 @@ def test_where_there_is_no_room_for_the_link_its_stop_is_left_out(serve, visit):
     in_sight(page)
     overflow = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
     assert page.evaluate(overflow) <= 0
+    # Rules of narrow screens and of those who want no motion reach what is outside of `main`, too.
+    assert page.evaluate(STYLES) == ["0px 12px 294.4px", "180px 0px 294.4px", "0.08s"]
+    page.emulate_media(reduced_motion="reduce")
+    assert page.evaluate(STYLES)[2] == "0s"
 
 
 @NARROW

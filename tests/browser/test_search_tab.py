@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from pages import Gate, filled, past_the_edge, quiet, tab
@@ -72,6 +73,29 @@ def test_a_search_is_timed_started_watched_through_a_reload_cancelled_and_applie
     expect(page.get_by_text("On the Map", exact=True)).to_have_count(1)  # the column's head
 
 
+def test_a_search_that_waits_behind_another_visitor_s_can_be_cancelled(serve, visit, monkeypatch):
+    served = serve()
+    look = served.engine.job
+
+    def in_line(job_id):
+        job = look(job_id)
+        return replace(job, state="queued", queue_position=1) if job and not job.is_over else job
+
+    monkeypatch.setattr(served.engine, "job", in_line)
+    Gate(served.engine, 20)
+    page = visit(served, viewport={"width": 390, "height": 844})
+    expect(page.locator("#cancel")).to_be_hidden()
+    expect(page.locator("#work")).to_be_visible()
+    tab(page, "Search")
+    page.locator("#start-search").click()
+    expect(page.locator("#job")).to_contain_text("Queued, number 1 in line")
+    # There is room for one line of work.
+    expect(page.locator("#work")).to_be_hidden()
+    page.locator("#cancel").click()
+    expect(page.locator("#job")).to_contain_text("cancelled")
+    expect(page.locator("#cancel")).to_be_hidden()
+
+
 def test_a_finished_search_can_be_told_from_the_example(serve, visit):
     page = visit(serve())
     tab(page, "Search")
@@ -93,9 +117,9 @@ def test_settings_are_refused_or_filled_by_a_recipe_until_they_leave_it(serve, v
     page = visit(served)
     tab(page, "Search")
     asks_for(page, 61)
-    expect(page.locator("#search-time")).to_contain_text("Too many.")
+    expect(page.locator("#search-time")).to_contain_text("It must lie between 1 and 59")
     page.locator("#start-search").click()
-    expect(page.locator("#error")).to_contain_text("Too many.")
+    expect(page.locator("#error")).to_contain_text("It must lie between 1 and 59")
     assert served.engine._jobs == {}
     page.locator("#search-preset input").click()
     page.get_by_role("option", name="ShortGPT").click()
@@ -123,6 +147,14 @@ def test_a_set_of_a_curve_is_applied_by_mouse_and_by_keyboard(serve, visit):
     page.locator("#undo").click()
     expect(page.locator("#curves-note")).to_contain_text("not measured on this text")
     quiet(page)
+    # A list is open as long as its field has the focus.
+    group = page.locator("#curve-group input")
+    group.focus()
+    expect(group).to_have_attribute("aria-expanded", "true")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("checkbox", name="Logarithmic")).to_be_focused()
+    quiet(page)
+    expect(group).to_have_attribute("aria-expanded", "false")
     page.locator("#curve-point input").focus()
     page.keyboard.type("3 removed", delay=40)
     options = page.get_by_role("option")

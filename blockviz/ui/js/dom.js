@@ -15,8 +15,9 @@ const setAttr = (node, name, value) => {
 const setText = (node, text) => {
   if (node.textContent !== text) node.textContent = text;
 };
-const safeLink = (address, text) =>
-  /^https?:\/\//.test(address || "") ? h("a", { href: address, target: "_blank", rel: "noopener noreferrer" }, text) : text;
+// name: for those who hear the link alone, where its text stands on others as well.
+const safeLink = (address, text, name) =>
+  /^https?:\/\//.test(address || "") ? h("a", { href: address, target: "_blank", rel: "noopener noreferrer", "aria-label": name }, text) : text;
 const bar = (share) => {
   const fillNode = h("i");
   fillNode.style.width = `${Math.round(100 * Math.max(0, Math.min(1, share)))}%`;
@@ -31,6 +32,12 @@ const openTab = (name) => {
   const tab = tabCalled(name);
   tab?.click();
   return tab;
+};
+// Kept in this tab through a reload; a browser may forbid that.
+const keepInTab = (name, value) => {
+  try {
+    sessionStorage.setItem(`blockviz-${name}`, JSON.stringify(value));
+  } catch {}
 };
 const draw = (paint) => {
   const go = () => {

@@ -40,6 +40,8 @@ const paint = () => {
     button.classList.toggle("tied", tied.has(`${layer}.${part}`));
   }));
 };
+// What no answer has come to is kept in the tab: a page whose server was away is loaded again.
+const awaitsAnswer = () => keepInTab("unanswered", { removed, at: location.search });
 const toggle = (part, layer) => {
   const mine = ids(part, layer), gone = new Set(removed);
   const isOff = mine.every((id) => gone.has(id));
@@ -48,6 +50,7 @@ const toggle = (part, layer) => {
   sent += 1;
   clearTimeout(pickTimer);
   paint();
+  awaitsAnswer();
   trigger("toggle", { removed: [...removed], block: `${layer}.${part}`, seq: sent });
 };
 // Reset shows at once, and is numbered as a toggle to the whole model would be: a block pressed before
@@ -57,6 +60,7 @@ const reset = () => {
   sent += 1;
   clearTimeout(pickTimer);
   paint();
+  awaitsAnswer();
   trigger("reset", { seq: sent });
 };
 const pick = () => {
@@ -99,6 +103,7 @@ draw((v) => {
   const isNew = !view || view.layers !== v.layers;
   view = v;
   if (!isOld) removed = v.removed;
+  if (!isOld && sent) keepInTab("unanswered", null);
   if (isNew) build(v.layers);
   paint();
 });

@@ -1,3 +1,6 @@
+const text = h("span", { class: "bv-text", dir: "auto" }), fill = h("i");
+const meter = h("span", { class: "bv-bar", role: "progressbar", "aria-valuemin": "0", "aria-valuemax": "100", hidden: true }, fill);
+root.replaceChildren(h("span", { class: "bv-dot", "aria-hidden": "true" }), text, meter);
 let settled = 0, step = "";
 draw((v) => {
   // A job has ended since the last look: what waited for it can go on now.
@@ -10,15 +13,14 @@ draw((v) => {
   if (v.step && v.step !== step && v.found === "compare") trigger("compared", {});
   if (v.step && v.step !== step && v.found === "export") trigger("exported", {});
   step = v.step || step;
+  // What is as it was is left alone: the dot goes on pulsing, and the page has nothing to lay out.
   root.hidden = !v.text;
-  root.dataset.state = v.state;
-  const parts = [h("span", { class: "bv-dot", "aria-hidden": "true" }), h("span", { class: "bv-text", dir: "auto" }, v.text)];
-  if (v.progress !== null && v.progress !== undefined) {
-    const percent = String(Math.round(100 * v.progress));
-    const meter = bar(v.progress);
-    meter.removeAttribute("aria-hidden");
-    for (const [k, x] of [["role", "progressbar"], ["aria-valuemin", "0"], ["aria-valuemax", "100"], ["aria-valuenow", percent], ["aria-label", v.label]]) meter.setAttribute(k, x);
-    parts.push(meter);
-  }
-  root.replaceChildren(...parts);
+  setAttr(root, "data-state", v.state);
+  setText(text, v.text);
+  meter.hidden = v.progress === null || v.progress === undefined;
+  if (meter.hidden) return;
+  const percent = String(Math.round(100 * v.progress));
+  setAttr(meter, "aria-valuenow", percent);
+  setAttr(meter, "aria-label", v.label);
+  fill.style.width = `${percent}%`;
 });

@@ -1,0 +1,6 @@
+(names, values) => {
+  try {
+    sessionStorage.setItem("blockviz-fields", JSON.stringify(Object.fromEntries(names.map((name, i) => [name, values[i]]))));
+  } catch {}
+  return [];
+}
