@@ -392,7 +392,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def launched(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
+def launched(argv: Sequence[str], **env: str) -> subprocess.CompletedProcess[str]:
     """The command in two processes on CPUs, as accelerate starts them."""
     program = "from accelerate.commands.launch import main; main()"
     how = ["--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
@@ -400,7 +400,7 @@ def launched(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", program, *how, *argv],
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **env},
         capture_output=True,
         text=True,
         timeout=300,
@@ -451,7 +451,19 @@ def test_two_processes_give_the_result_of_one(
     assert n_known < len(shared_values)
 
 
-def test_a_refusal_to_two_processes_is_said_once(folder: Path) -> None:
-    done = launched(["search", "--model", str(folder)])
+def test_a_refusal_to_two_processes_is_said_once(folder: Path, tmp_path: Path) -> None:
+    """The launcher stops the first, which says it, when the other has ended before: it waits."""
+    late = "import os, time\nif os.environ.get('RANK') == '0':\n    time.sleep(5)\n"
+    (tmp_path / "sitecustomize.py").write_text(late)
+    done = launched(["search", "--model", str(folder)], PYTHONPATH=str(tmp_path))
     assert done.returncode != 0
     assert done.stderr.count("It has no target") == 1
+
+
+def test_what_only_another_process_refuses_is_said_by_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr("blockviz.cli.console.SECONDS_FOR_THE_FIRST", 0)
+    assert main(["search", "--model", str(folder)]) == 2
+    assert "It has no target" in capsys.readouterr().err

@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from tqdm import tqdm
 
 from blockviz.errors import printable
 from blockviz.types import Done, Events
+
+SECONDS_FOR_THE_FIRST = 30
 
 
 class Stopped(Exception):
@@ -100,6 +103,17 @@ def complain(text: str) -> None:
     """One line on stderr, no escape codes in it."""
     if is_first_process():
         sys.stderr.write(printable(text) + "\n")
+
+
+def refuse(text: str) -> None:
+    """The line on stderr that a command ends with.
+
+    The launcher of several processes stops all as soon as one has failed. So all but the first wait
+    until they are stopped, and tell what they alone refuse where the first goes on.
+    """
+    if not is_first_process():
+        time.sleep(SECONDS_FOR_THE_FIRST)
+    sys.stderr.write(printable(text) + "\n")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

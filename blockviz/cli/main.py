@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Sequence
 
-from blockviz.cli.console import Stopped, complain, is_output_lost
+from blockviz.cli.console import Stopped, complain, is_output_lost, refuse
 from blockviz.cli.options import parse
 from blockviz.errors import BlockvizError
 from blockviz.sources.cache import keep_inside_cache
@@ -26,13 +26,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = commands.COMMANDS[args.command](args)
         return BAD_INPUT if is_output_lost() else status
     except BlockvizError as error:
-        complain(f"blockviz: {error}")
+        refuse(f"blockviz: {error}")
         return BAD_INPUT
     except OSError as error:
         # Whatever else the system refuses: a name that is too long, a disk that is full.
         logging.getLogger(__name__).debug("refused by the system", exc_info=True)
         what = f"{str(error.filename)[-MAX_NAME:]}: " if error.filename else ""
-        complain(
+        refuse(
             f"blockviz: A file was to be read or written. The system refused: {what}"
             f"{error.strerror or error}. Check its name, its permissions and the room on the disk."
         )
