@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import http.client
 import json
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+import gradio.routes
 import pytest
 import safehttpx
 from fake_engine import FakeEngine
@@ -485,8 +487,9 @@ def test_uploads_have_shares_that_come_back_with_the_hour(tmp_path: Path):
 
 
 def test_what_was_uploaded_is_deleted_by_a_clock_that_never_jumps(tmp_path: Path):
-    now, own = [0.0], tmp_path / "own"
-    own.mkdir()
+    """Those of a process that was killed too: they lay there before."""
+    now = [0.0]
+    (tmp_path / "earlier").mkdir()
     shares = UploadShares(tmp_path, MIB, has_shares=True, clock=lambda: now[0])
     (tmp_path / "hash").mkdir()
     (tmp_path / "hash" / "a.txt").write_text("x")
@@ -498,7 +501,54 @@ def test_what_was_uploaded_is_deleted_by_a_clock_that_never_jumps(tmp_path: Path
     assert (tmp_path / "hash" / "a.txt").exists()
     now[0] += 1
     shares.begin("ann", 1)
-    assert [path.name for path in tmp_path.iterdir()] == ["own"]
+    assert not any(tmp_path.iterdir())
+
+
+def test_the_page_has_no_file_of_its_own_among_the_uploads(app: App):
+    """They would be deleted with them."""
+    assert app.ask("GET", "/")[0] == 200
+    parts = [part for part in app.page.blocks.values() if hasattr(part, "keep_in_cache")]
+    assert len(parts) > 100 and not any(part.keep_in_cache for part in parts)
+
+
+def test_no_answer_says_where_the_server_keeps_its_files(app: App):
+    """The paths told the user's name, the system and where to look next."""
+    folders = (app.page.app.uploaded_file_dir, str(app.engine.export_root))
+    status, _, sent = app.ask("POST", f"{API}/upload", *multipart(("files", "a.json", b"{}")))
+    (name,) = json.loads(sent)
+    assert (status, name.startswith("uploads/")) == (200, True)
+    exported = app.call("export", "18.attn", "stock-compact", "none", 42)
+    url = re.search(r'"url": "([^"]+)"', exported)[1]
+    answers = [sent, exported.encode(), app.ask("GET", "/config")[2]]
+    assert not any(folder.encode() in answer for folder in folders for answer in answers)
+    assert app.ask("GET", f"{API}/file={name}")[2] == b"{}"
+    status, _, archive = app.ask("GET", url)
+    assert (status, archive[:2]) == (200, b"PK")
+
+
+@pytest.mark.parametrize(
+    "name", ["uploads/../../x", "exports/../x", "uploads//etc/hostname", "uploads", "exports/"]
+)
+def test_a_name_leads_to_nothing_but_what_it_names(app: App, name: str):
+    for spelled in (name, quote(name, safe="")):
+        assert app.ask("GET", f"{API}/file={spelled}")[0] in (403, 404)
+
+
+@pytest.mark.usefixtures("app")
+def test_uploads_that_nobody_sent_are_not_remembered():
+    """Gradio kept every name that was ever asked about."""
+    statuses = gradio.routes.file_upload_statuses
+
+    async def ask() -> None:
+        for n in range(300):
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(statuses.is_tracked(f"nobody's {n}"), 0)
+
+    finished(ask())
+    for n in range(300):
+        statuses.append(str(n), "a.txt", b"x")
+    assert (len(statuses._signals), len(statuses._statuses)) == (256, 256)
+    assert statuses.pop("299").chunk_size == 1
 
 
 def test_pages_that_are_made_up_take_the_place_of_others():

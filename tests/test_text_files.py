@@ -22,6 +22,7 @@ from blockviz.session.export_views import ExportRequest
 from blockviz.session.opening import open_model
 from blockviz.session.recipe_file import recipe_to_json
 from blockviz.session.scoring import score_windows
+from blockviz.sources.pasted import text_name
 from blockviz.types import TEXT_ENDINGS, Progress, run
 from blockviz.ui import inputs
 
@@ -163,6 +164,34 @@ def test_a_file_that_is_not_there_is_known_by_its_ending(tmp_path):
         with pytest.raises(BlockvizError, match="No file of that name"):
             read(tmp_path / name)
         assert public_name(str(tmp_path / name)) == name
+
+
+# names as people paste them
+
+
+@pytest.mark.parametrize(
+    "write", ["~/my text.txt", "$HOME/my text.txt", "'{home}/my text.txt'", '"~/my text.txt"',
+              "file://{home}/my%20text.txt", "{home}/my\\ text.txt", " {home}/my text.txt "]
+)  # fmt: skip
+def test_a_file_is_found_as_people_paste_its_name(tmp_path, monkeypatch, write):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "my text.txt").write_text("Some words.")
+    name = write.format(home=tmp_path)
+    assert run(load_texts(name, "evaluation")).texts == ("Some words.",)
+    assert public_name(name) == "my text.txt"
+
+
+@pytest.mark.parametrize(
+    "write, name",
+    [
+        ("https://huggingface.co/datasets/owner/set", "owner/set"),
+        ("hf.co/datasets/owner/set/viewer/default/train?row=1", "owner/set"),
+        ("'owner/set'", "owner/set"),
+        ("owner/set:part", "owner/set:part"),
+    ],
+)
+def test_a_data_set_is_understood_as_people_paste_it(write, name):
+    assert text_name(write) == name
 
 
 # the byte order mark

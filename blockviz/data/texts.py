@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from difflib import get_close_matches
 from pathlib import Path
 
 from blockviz.data import bundled, files, hub
 from blockviz.data.records import ROLES, Role
 from blockviz.errors import BadInput, BadSource
+from blockviz.sources.pasted import text_name
 from blockviz.sources.refs import check_hub_id, is_path_like, shown
 from blockviz.types import TEXT_ENDINGS, Done, Events, Progress, passing
 
@@ -28,6 +30,7 @@ def load_texts(
     `n_texts`: how many texts to draw from alpaca (its recipe's number of samples), or to read at
     most from c4 and other hub sets; None takes the set's own default. `seed` matters to alpaca.
     """
+    name = text_name(name)
     if role not in ROLES:
         raise BadInput(f"The role {role!r} was asked for.", "No such role.", f"Use {ROLES}.")
     if n_texts is not None and n_texts < 1:
@@ -39,7 +42,7 @@ def load_texts(
         texts = bundled.own(role)
     elif name in hub.NAMED:
         texts = yield from passing(hub.named(name, role, seed=seed, n_texts=n_texts))
-    elif files.is_file_name(name) or Path(name).exists():
+    elif files.is_file_name(name) or os.path.exists(name):
         texts = files.read(Path(name), text_column=text_column)
     else:
         _check_name(name)
@@ -51,7 +54,8 @@ def load_texts(
 
 def public_name(text: str) -> str:
     """A text as others may read of it: of a file its name, not the folders of this machine."""
-    return Path(text).name if files.is_file_name(text) or Path(text).exists() else text
+    text = text_name(text)
+    return Path(text).name if files.is_file_name(text) or os.path.exists(text) else text
 
 
 def _check_name(name: str) -> None:

@@ -12,6 +12,7 @@ from urllib.request import url2pathname
 _QUOTES = ("''", '""', "``", "\u2018\u2019", "\u201c\u201d")
 _ADDRESS = re.compile(r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/(.+)", re.IGNORECASE)
 _PAGE = re.compile(r"([\w.-]+/[\w.-]+)/(?:tree|blob|resolve|raw)/([^?#]+)")
+_DATA_SET = re.compile(r"datasets/([\w.-]+(?:/[\w.-]+)?)(?=[/?#]|$)")
 _CACHED = re.compile(r"models--(.+?)--(.+)")
 _FILES = (".safetensors", ".json")
 # What the hub itself still takes by these names.
@@ -50,6 +51,19 @@ def without_address(text: str) -> str:
         return f"{page[1]}/{file}" if file.lower().endswith(".gguf") else rest
     is_id = re.fullmatch(r"[\w.-]+/[\w.-]+/+", rest) and not rest.startswith(".")
     return rest.rstrip("/") if address or is_id else rest
+
+
+def text_name(text: str) -> str:
+    """The name of a text that is pasted: in quotes, as the address of a data set on the hub, or as
+    a file in the spelling of a shell or a browser."""
+    name = unquoted(text)
+    if name.lower().startswith("file://"):
+        name = url2pathname(urlsplit(name).path)
+    address = _ADDRESS.fullmatch(name)
+    page = _DATA_SET.match(unquote(address[1])) if address else None
+    if page:
+        return page[1]
+    return next((str(path) for path in paths(name) if os.path.exists(path)), name)
 
 
 def paths(text: str) -> Iterator[Path]:

@@ -15,6 +15,7 @@ from blockviz.session import ScoreRequest, Visitor
 from blockviz.types import Done
 from blockviz.ui import compare_form, export_form, inputs, search_form
 from blockviz.ui.callers import caller
+from blockviz.ui.file_names import FILE, FileNames
 from blockviz.ui.job_handlers import DTYPES, MAX_SAMPLES, MAX_SEED, MAX_SEQ_LEN
 from blockviz.ui.link import MAX_CHARS
 from blockviz.ui.listeners import Listeners
@@ -28,9 +29,9 @@ Answer = dict[str, Any]
 POLL_SECONDS = 0.1
 
 
-def add_endpoints(engine: Engine, listeners: Listeners | None = None) -> None:
+def add_endpoints(engine: Engine, listeners: Listeners, names: FileNames) -> None:
     """Inside a gr.Blocks: /load, /score, /search, /evaluate, /generate and /export."""
-    api = Api(engine, listeners or Listeners())
+    api = Api(engine, listeners, names)
     for name in ("load", "score", "search", "evaluate", "generate", "export"):
         # Endpoints wait for the session's own queue of jobs, so that none of them holds gradio's.
         gr.api(getattr(api, name), api_name=name, concurrency_limit=16, concurrency_id="endpoints")
@@ -43,8 +44,8 @@ class Api:
     that the page would show.
     """
 
-    def __init__(self, engine: Engine, listeners: Listeners) -> None:
-        self.engine, self.listeners = engine, listeners
+    def __init__(self, engine: Engine, listeners: Listeners, names: FileNames) -> None:
+        self.engine, self.listeners, self.names = engine, listeners, names
 
     def load(self, request: gr.Request, model: str = "demo", dtype: str = "auto") -> Answer:
         """Loads a model for everybody on this server; {"model": name, "blocks": [...]}."""
@@ -212,7 +213,7 @@ class Api:
         found = self._kept(request, start, "export_key", self.engine.exported)
         return {
             "report": found.report.to_json(),
-            "url": f"/gradio_api/file={found.archive}",
+            "url": f"{FILE}{self.names.shown(str(found.archive))}",
             "n_bytes": found.n_bytes,
         }
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote
 
 import gradio as gr
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from blockviz.ui.file_names import files_of
 
 # Under gradio_api/ and at the top: `proxy=` passes on another server; `file/` is an old name of
 # `file=`; a deep link leaves a file for every look of a page (ours need none, see link.py);
@@ -61,7 +62,7 @@ def refuse_addresses(inputs: Any) -> None:
 
     Gradio would fetch it, of any size, wherever it stands in the values of any event.
     """
-    if any(ADDRESS.match(path.strip().lower()) for path in _paths(inputs)):
+    if any(ADDRESS.match(file["path"].strip().lower()) for file in files_of(inputs)):
         raise gr.Error(
             "A file was named by its address. blockviz fetches nothing for a visitor. "
             "Upload the file itself.",
@@ -72,16 +73,3 @@ def refuse_addresses(inputs: Any) -> None:
 def _is_file_elsewhere(path: str) -> bool:
     found = FILE.match(path)
     return bool(found and ADDRESS.match(path, found.end()))
-
-
-def _paths(value: Any) -> Iterator[str]:
-    """The `path` of every file, which has a `meta` too, in nested lists and dicts."""
-    waiting = [value]
-    while waiting:
-        part = waiting.pop()
-        if isinstance(part, dict):
-            waiting.extend(part.values())
-            if "meta" in part and isinstance(part.get("path"), str):
-                yield part["path"]
-        elif isinstance(part, (list, tuple)):
-            waiting.extend(part)

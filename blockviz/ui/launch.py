@@ -23,6 +23,7 @@ from blockviz.ui.events import wire
 from blockviz.ui.export_tab import build_export
 from blockviz.ui.failures import Failures
 from blockviz.ui.fair_queue import QUEUE
+from blockviz.ui.file_names import FileNames, NamedFiles
 from blockviz.ui.frame import build_header, build_scoreboard
 from blockviz.ui.insight_tab import build_insights
 from blockviz.ui.job_handlers import NO_JOBS, QUICK, JobHandlers
@@ -76,9 +77,11 @@ def _assembled(engine: Engine) -> tuple[gr.Blocks, JobHandlers]:
     jobs = JobHandlers(engine, turns, screen.visitors)
     visitor = jobs.drawing.first_visitor()
     first = jobs.first_screen(visitor)
+    names = FileNames({"uploads": Path(get_upload_folder()), "exports": engine.export_root})
     with Page(
-        title="blockviz", analytics_enabled=False, fill_width=True, delete_cache=(300, 3600)
-    ) as app:
+        title="blockviz", analytics_enabled=False, fill_width=True, delete_cache=(300, 3600),
+        names=names,
+    ) as app:  # fmt: skip
         _state(screen, visitor)
         build_header(screen)
         build_scoreboard(screen, first)
@@ -109,7 +112,7 @@ def _assembled(engine: Engine) -> tuple[gr.Blocks, JobHandlers]:
                 build_learn(screen, engine, visitor)
         _first_paint(screen, first)
         wire(app, screen, engine, turns, jobs)
-        add_endpoints(engine, app.listeners)
+        add_endpoints(engine, app.listeners, names)
     # Served where they lie: a copy of gigabytes for every download would fill the disk.
     gr.set_static_paths([engine.export_root])
     return app, jobs
@@ -172,6 +175,7 @@ def _middleware(engine: Engine, host: str) -> list[Middleware]:
         Middleware(Listening),
         Middleware(BodyLimit, upload_bytes=most),
         Middleware(UploadLimit, shares=shares, upload_bytes=most),
+        Middleware(NamedFiles),
     ]
 
 

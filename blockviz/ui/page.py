@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
@@ -11,6 +12,7 @@ from blockviz.errors import report
 from blockviz.ui.closed_routes import refuse_addresses
 from blockviz.ui.failures import refuse_unreadable
 from blockviz.ui.fair_queue import FairQueue
+from blockviz.ui.file_names import FileNames
 from blockviz.ui.listeners import Listeners
 
 
@@ -21,8 +23,8 @@ class Page(gr.Blocks):
     that it may not have drawn yet: a component then shows half of each, or nothing.
     """
 
-    def __init__(self, *args: Any, **settings: Any) -> None:
-        self.listeners = Listeners()
+    def __init__(self, *args: Any, names: FileNames, **settings: Any) -> None:
+        self.listeners, self.names = Listeners(), names
         super().__init__(*args, **settings)
 
     def queue(self, *args: Any, **settings: Any) -> Page:
@@ -49,7 +51,9 @@ class Page(gr.Blocks):
         is_going_on = False
         try:
             refuse_unreadable((call.get("inputs"), getattr(call.get("event_data"), "_data", None)))
+            self.names.find(call.get("inputs"))
             answer = await super().process_api(*args, **call)
+            self._show_names(answer["data"], call["block_fn"].outputs)
             is_going_on = bool(answer.get("is_generating"))
             return answer
         except gr.Error as error:
@@ -64,6 +68,11 @@ class Page(gr.Blocks):
             session, own = call.get("session_hash"), call.get("event_id")
             if session and session == own and not is_going_on:
                 self.state_holder.drop(session)
+
+    def _show_names(self, data: Any, outputs: Sequence[Any]) -> None:
+        for value, component in zip(data, outputs, strict=False):
+            if isinstance(component, (gr.DownloadButton, gr.UploadButton, gr.File)):
+                self.names.show(value)
 
     async def preprocess_data(
         self,

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import gradio.routes
+from gradio.route_utils import FileUploadProgress
 from gradio.routes import App
 from gradio.state_holder import SessionState, StateHolder
 from starlette.exceptions import HTTPException
 
 # Gradio's pages and clients draw names of 11 and of 36.
 NAME_CHARS = 64
+MOST_UPLOADS = 256
 
 
 @asynccontextmanager
 async def keeping_little(app: App) -> AsyncIterator[None]:
-    """A lifespan of the server in which its sessions are `Sessions`."""
+    """A lifespan of the server in which its sessions are `Sessions`, its uploads `Uploads`."""
     sessions = Sessions()
     sessions.set_blocks(app.get_blocks())
     app.state_holder = sessions
+    gradio.routes.file_upload_statuses = Uploads()
     yield
 
 
@@ -49,6 +55,23 @@ class Sessions(StateHolder):
         with self.lock:
             self.session_data.pop(session_id, None)
             self.time_last_used.pop(session_id, None)
+
+
+class Uploads(FileUploadProgress):
+    """How far the newest uploads have come. Gradio keeps every name that was ever asked about."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._statuses, self._signals = _Newest(), _Newest(asyncio.Event)
+
+
+class _Newest(defaultdict[str, Any]):
+    """The last MOST_UPLOADS entries."""
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        super().__setitem__(key, value)
+        while len(self) > MOST_UPLOADS:
+            del self[next(iter(self))]
 
 
 class _Nothing(dict[int, Any]):

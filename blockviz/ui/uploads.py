@@ -53,14 +53,12 @@ class UploadShares:
         self._folder, self._clock = folder, clock
         self._upload_bytes, self._has_shares = upload_bytes, has_shares
         self._files = OldFiles(folder, KEEP_SECONDS, clock)
-        # What was there before belongs to the page itself.
-        self._own = frozenset(folder.iterdir()) if folder.is_dir() else frozenset()
         self._uploads: list[_Upload] = []
         self._lock = threading.Lock()
 
     def begin(self, network: str, n_bytes: int) -> _Upload:
         """Room for an upload; OverLimit where there is none."""
-        self._files.sweep(self._own)
+        self._files.sweep()
         with self._lock:
             now = self._clock()
             self._uploads = [one for one in self._uploads if now - one.since < KEEP_SECONDS]

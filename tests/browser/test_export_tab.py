@@ -37,6 +37,8 @@ def test_checks_arrive_one_by_one_and_then_the_file(serve, visit, width):
     with page.expect_download() as download:
         page.locator("#export-file").click()
     assert download.value.suggested_filename == "blockviz-demo-3of60.zip"
+    # What it is called says nothing of where the server keeps it.
+    assert "/gradio_api/file=exports/" in download.value.url
     assert download.value.path().read_bytes() == b"PK" + bytes(98)
     # A field in which nothing can be written does not look like the others.
     expect(page.locator("#model-card textarea")).to_have_css("border-top-style", "dashed")
