@@ -635,6 +635,7 @@ def test_a_network_of_ipv6_counts_as_one(address: str, network: str):
 
 def test_one_address_cannot_take_the_queue_from_others(app: App, monkeypatch: pytest.MonkeyPatch):
     """65 requests that were joined and never listened to did."""
+    monkeypatch.setattr("blockviz.ui.fair_queue.OF_ADDRESS", 32)
     go, begun, write = threading.Event(), [], app.engine.write
 
     def slow(prompt: str, *args: Any, **settings: Any) -> Any:
@@ -649,19 +650,19 @@ def test_one_address_cannot_take_the_queue_from_others(app: App, monkeypatch: py
 
     monkeypatch.setattr(app.engine, "write", slow)
     try:
-        joined = [join("theirs", "127.0.0.2") for _ in range(120)]
+        joined = [join("theirs", "127.0.0.2") for _ in range(60)]
         mine = join("mine", "127.0.0.1")
     finally:
         go.set()
     full = [json.loads(body)["detail"] for status, _, body in joined if status == 503]
-    assert len(full) > 1 and "96 requests of your address are waiting already" in full[0]
+    assert len(full) > 1 and "32 requests of your address are waiting already" in full[0]
     assert mine[0] == 200, mine
     line = http.client.HTTPConnection("127.0.0.1", app.port, timeout=30)
     line.request("GET", f"{API}/call/generate/{json.loads(mine[2])['event_id']}")
     assert line.getresponse().read().startswith(b"event: complete")
     line.close()
-    # Of endpoints 16 run at once; then it is the turn of another address, ahead of 80 others.
-    assert 16 <= begun.index("mine") < 32
+    # Of endpoints 16 run at once; then it is the turn of another address, ahead of the 32 others.
+    assert 16 <= begun.index("mine") < 40
     queue, listeners = app.page._queue, app.page.listeners
     until = time.monotonic() + 30
     while queue.event_ids_to_events and time.monotonic() < until:
