@@ -100,22 +100,30 @@ def test_a_green_run_is_written_down_and_a_red_one_is_not(tmp_path, monkeypatch)
 
 
 def test_a_budget_is_kept_up_to_twice_of_it():
-    assert budget.verdict(100, used=399, product=2.0)[0]
-    is_kept, said = budget.verdict(100, used=401, product=2.0)
+    assert budget.verdict(100, used=399, unit=2.0)[0]
+    is_kept, said = budget.verdict(100, used=401, unit=2.0)
     assert not is_kept
-    assert said.startswith("401 s of processor time, 200 times the product's 2.00 s; the budget is")
+    assert said.startswith("401 s of processor time, 200 times the 2.00 s of the fixed work; the")
+
+
+def test_work_that_fails_is_no_unit(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(budget, "WORK", "sum(range(3_000_000))")
+    assert budget.unit_seconds() > 0
+    monkeypatch.setattr(budget, "WORK", "raise SystemExit(1)")
+    with pytest.raises(RuntimeError, match="failed"):
+        budget.unit_seconds()
 
 
 @pytest.mark.parametrize(("limit", "status"), [(1e9, 3), (0, 3)])
 def test_a_command_that_fails_says_so_first(capfd, monkeypatch, limit: float, status: int):
-    monkeypatch.setattr(budget, "TIMES", 1)
+    monkeypatch.setattr(budget, "WORK", "sum(range(1_000_000))")
     assert budget.main(limit, ["sh", "-c", f"echo ran; exit {status}"]) == status
     out = capfd.readouterr().out
     assert out.startswith("ran\n") and ("Too slow" in out) == (limit == 0)
 
 
 def test_a_command_that_is_too_slow_fails(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(budget, "product_seconds", lambda: 1e-9)
+    monkeypatch.setattr(budget, "unit_seconds", lambda: 1e-9)
     assert budget.main(1, ["sh", "-c", "i=0; while [ $i -lt 2000 ]; do i=$((i+1)); done"]) == 1
-    monkeypatch.setattr(budget, "product_seconds", lambda: 1e9)
+    monkeypatch.setattr(budget, "unit_seconds", lambda: 1e9)
     assert budget.main(1, ["true"]) == 0

@@ -1098,5 +1098,7 @@ def test_every_change_of_the_plan_is_counted_and_shown_to_the_grid():
     after = visitor.with_removed(("3.attn", "4.mlp"))
     assert [v.changes for v in (visitor, after, after.undo(), after.undo().redo())] == [0, 1, 2, 3]
     assert after.with_removed(after.removed) is after
+    # A link names whole layers first: no step of its own for Undo.
+    assert after.with_removed(reversed(after.removed)) is after
     drawing = Drawing(FakeEngine())
     assert drawing.grid(after, "ppl", "rank", "")["grid"]["changes"] == 1

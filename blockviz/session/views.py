@@ -68,9 +68,12 @@ class Visitor:
         return PruningPlan(removed=tuple(BlockId.parse(b) for b in self.removed))
 
     def with_removed(self, removed: Iterable[str]) -> Visitor:
-        """The same visitor with another plan; the old one goes on the undo stack (100 deep)."""
+        """The same visitor with another plan; the old one goes on the undo stack (100 deep).
+
+        The same blocks in another order, as a link names them, are the same plan.
+        """
         removed = tuple(str(b) for b in removed)
-        if removed == self.removed:
+        if set(removed) == set(self.removed):
             return self
         past = (*self.past, self.removed)[-100:]
         return replace(self, removed=removed, past=past, future=(), changes=self.changes + 1)

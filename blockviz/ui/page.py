@@ -23,8 +23,8 @@ class Page(gr.Blocks):
     that it may not have drawn yet: a component then shows half of each, or nothing.
     """
 
-    def __init__(self, *args: Any, names: FileNames, **settings: Any) -> None:
-        self.listeners, self.names = Listeners(), names
+    def __init__(self, *args: Any, names: FileNames | None = None, **settings: Any) -> None:
+        self.listeners, self.names = Listeners(), names or FileNames({})
         super().__init__(*args, **settings)
 
     def queue(self, *args: Any, **settings: Any) -> Page:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import gradio as gr
 
 from blockviz.ui import compare_form, export_form, repair_form, search_form
-from blockviz.ui.screen import Screen
+from blockviz.ui.screen import QUIET, Screen
 
 if TYPE_CHECKING:
     from blockviz.ui.page import Page
@@ -40,12 +40,12 @@ def wire_fields(app: Page, screen: Screen) -> None:
     fields = [screen[name] for name in KEPT]
     app.load(
         None, outputs=fields, js=f"() => ({_script('recall')})({json.dumps(KEPT)})",
-        api_visibility="private",
+        **QUIET,
     )  # fmt: skip
     gr.on(
         [field.change for field in fields], None, inputs=fields,
         js=f"(...values) => ({_script('keep')})({json.dumps(KEPT)}, values)",
-        api_visibility="private",
+        **QUIET,
     )  # fmt: skip
 
 

@@ -23,6 +23,8 @@ Handler = Callable[..., "Update | Iterator[Update]"]
 # For events that carry something: "always_last" runs one that had to wait again with what the first
 # carried, and the default drops it.
 EACH = {"trigger_mode": "multiple"}
+# An event of the page alone. It would look for every output at every step to show nothing on it.
+QUIET = {"api_visibility": "private", "show_progress": "hidden", "show_progress_on": []}
 
 
 @dataclass(frozen=True)
@@ -101,9 +103,7 @@ class Screen:
         wrap = _streamed if is_stream else _plain
         run = wrap(handler, names, tuple(inputs), self.visitors)
         run = _signed(run) if is_signed else run
-        # The page would look for every output at every step of an event to show nothing on it.
-        quiet = {"show_progress": "hidden", "show_progress_on": []}
-        settings = {"queue": is_stream, "api_visibility": "private", **quiet}
+        settings = {"queue": is_stream, **QUIET}
         return _joined(trigger)(
             run,
             inputs=[self[name] for name in inputs],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from blockviz.ui import inputs, search_cards
 from blockviz.ui.drawing import Drawing
 from blockviz.ui.job_handlers import JobHandlers
 from blockviz.ui.screen import Call, Update
-from blockviz.ui.search_form import TARGETS, aimed, filled, narrowed, request_of
+from blockviz.ui.search_form import FORM, TARGETS, aimed, filled, narrowed, request_of
 from blockviz.ui.turns import Turns
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class SearchHandlers:
         cards = {card.name: card for card in self.engine.strategies()}
         presets = {card.name: card for card in self.engine.presets()}
         try:
-            request = request_of(self.engine, *form)
+            request = request_of(self.engine, *_able(form))
             name, caution = request.preset, too_few(request)
         except BlockvizError:
             name = caution = ""
@@ -152,3 +152,10 @@ def applied(
         **drawing.grid(changed, metric, shade, ""),
         "picked": "",
     }
+
+
+def _able(form: Sequence[Any]) -> list[Any]:
+    """The same with an amount that can be asked for: no recipe is left by a number out of range."""
+    raw = dict(zip(FORM, form, strict=True))
+    kind = inputs.choice(raw["search_target"], "The target", TARGETS)
+    return list({**raw, "search_amount": TARGETS[kind].low}.values())

@@ -24,8 +24,11 @@ def cut(page: Any) -> set[str]:
 
 def test_a_reload_brings_back_plan_undo_fields_tab_and_results(serve, visit):
     page = visit(serve())
+    # One by one: what is pressed before an answer comes is one step back.
     page.locator("#reset").click()
+    expect(page).to_have_url(re.compile(r"\?remove=$"))
     block(page, "3.mlp").click()
+    expect(page).to_have_url(re.compile(r"remove=3\.mlp$"))
     block(page, "5.attn").click()
     expect(page).to_have_url(re.compile(r"remove=3\.mlp,5\.attn$"))
     filled(page.locator("#prompt textarea"), "Two roads", over=re.compile(".+"))

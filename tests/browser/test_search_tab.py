@@ -121,6 +121,7 @@ def test_settings_are_refused_or_filled_by_a_recipe_until_they_leave_it(serve, v
     page.locator("#start-search").click()
     expect(page.locator("#error")).to_contain_text("It must lie between 1 and 59")
     assert served.engine._jobs == {}
+    # A number out of range leaves no recipe.
     page.locator("#search-preset input").click()
     page.get_by_role("option", name="ShortGPT").click()
     expect(page.locator("#search-unit input")).to_have_value("whole layers")
