@@ -29,8 +29,7 @@ class Walk:
     def __init__(self, page: Any, seed: int) -> None:
         self.page, self.draw = page, random.Random(seed)
         self.visitor = Visitor(removed=tuple(page.evaluate(CUT)))
-        self.entries, self.at = [frozenset(self.visitor.removed)], 0
-        self.done: list[str] = []
+        self.entries, self.at = [self.visitor.removed], 0
 
     def step(self) -> None:
         able = [self.switch] * 5 + [self.open_tab] * 3 + [self.search, self.cancel, self.write]
@@ -40,7 +39,7 @@ class Walk:
         able += [self.back] * 2 if self.at > 0 else []
         able += [self.forward] if self.at + 1 < len(self.entries) else []
         action = self.draw.choice(able)
-        self.done.append(action.__name__)
+        print(action.__name__, end=" ")  # noqa: T201
         action()
         if self.draw.random() < 0.5:
             quiet(self.page)
@@ -61,9 +60,9 @@ class Walk:
         self.visitor = self.visitor.with_removed(gone)
 
     def _came_to(self, visitor: Visitor) -> None:
-        self.visitor, plan = visitor, frozenset(visitor.removed)
-        if plan != self.entries[self.at]:
-            self.entries[self.at + 1 :] = [plan]
+        self.visitor = visitor
+        if visitor.removed != self.entries[self.at]:
+            self.entries[self.at + 1 :] = [visitor.removed]
             self.at += 1
 
     def undo(self) -> None:
@@ -129,20 +128,20 @@ def shown(page: Any) -> tuple[set[str], str]:
         page.locator('#lanes [data-state="running"], #lanes [data-state="queued"]')
     ).to_have_count(0)
     quiet(page)
-    return set(page.evaluate(CUT)), page.locator("#board").inner_text()
+    return set(page.evaluate(CUT)), page.locator("#score").inner_text()
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("mode", ["local", "hosted"])
 def test_after_many_actions_a_fresh_page_of_the_same_address_shows_the_same(
     serve, visit, mode, seed
 ):
     served = serve(mode=mode)
     page = visit(served)
+    print(f"{mode}, seed {seed}:", end=" ")  # noqa: T201
     walk = Walk(page, seed)
     for _ in range(N_ACTIONS):
         walk.step()
-    print(f"{mode}, seed {seed}: {' '.join(walk.done)}")  # noqa: T201
     quiet(page)
     found = shown(page)
     assert found[0] == set(walk.visitor.removed)
