@@ -20,7 +20,8 @@ def opened(visit, served, query="", **options):
 
 @pytest.mark.parametrize("width", [1440, pytest.param(390, marks=SLOW)])
 def test_checks_arrive_one_by_one_and_then_the_file(serve, visit, width):
-    served = serve()
+    # Its files lie where the page was told when it was built.
+    served = serve(is_apart=True)
     gate = Gate(served.engine, 0)
     page = opened(visit, served, PLAN, viewport={"width": width, "height": 900})
     expect(page.locator("#start-export")).to_have_text("Write and check without 3 blocks")

@@ -200,7 +200,9 @@ def test_the_list_of_removed_blocks_and_a_layer_button_are_twins_of_the_grid(ser
     expect(block(page, "9.mlp")).to_have_attribute("aria-checked", "false")
     expect(page.locator("#score")).to_contain_text("58 of 60")
     # Not by its number among the choices.
-    expect(page.locator("#twin .token-remove").last).to_have_attribute("title", "Remove 9.mlp")
+    expect(page.locator("#twin .token > .token-remove").last).to_have_attribute(
+        "title", "Remove 9.mlp"
+    )
     block(page, "9.mlp").click()
     expect(page.locator("#twin")).not_to_contain_text("9.mlp")
     layer = block(page, "5.layer")

@@ -1,4 +1,7 @@
-"""Whatever somebody does in whatever order, the page ends as a fresh one of its address begins."""
+"""Whatever somebody does in whatever order, the page ends as a fresh one of its address begins.
+
+By hand, minutes a walk: pytest tests/browser/walks.py. Seed 1 still ends on another plan at times.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from playwright.sync_api import expect
 from blockviz.session import Visitor
 from blockviz.ui.link import TABS
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow("ui", "session", "jobs")]
+pytestmark = pytest.mark.browser
 
 N_ACTIONS, N_LAYERS = 50, 30
 CUT = """() => [...document.querySelectorAll('.bv-block[aria-checked="false"]:not(.layer)')]
@@ -131,7 +134,7 @@ def shown(page: Any) -> tuple[set[str], str]:
     return set(page.evaluate(CUT)), page.locator("#score").inner_text()
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("mode", ["local", "hosted"])
 def test_after_many_actions_a_fresh_page_of_the_same_address_shows_the_same(
     serve, visit, mode, seed
