@@ -671,7 +671,7 @@ def test_one_address_cannot_take_the_queue_from_others(app: App, monkeypatch: py
         monkeypatch.setattr(listeners, "_clock", lambda later=later: time.monotonic() + later)
         queue._swept_at = 0.0
         queue._sweep()
-    assert not queue.pending_event_ids_session and not queue.pending_messages_per_session
+    assert not any(queue.pending_event_ids_session.values())
 
 
 def test_a_long_job_that_its_caller_does_not_wait_for_is_stopped(
