@@ -202,16 +202,19 @@ def test_the_best_of_the_last_repair_is_the_first(engine, visitor):
 
 def test_what_was_chosen_by_hand_stays(engine, compare, visitor):
     who = with_table(engine, visitor, "replaceme:ridge=0.1", "mean")
-    first = compare.offer(Call("s"), visitor, "writer_refit", "asc", ["writer_refit", "asc"])
+    first = compare.offer(Call("s"), visitor, "writer_refit", "asc", [["writer_refit"], ["asc"]])
     to_outputs(OFFERED, first)
     assert (first["compare_a"]["value"], first["compare_b"]["value"]) == ("writer_refit", "asc")
     moved = compare.offer(Call("s"), who, "writer_refit", "mean", first["compare_offered"])
     assert (moved["compare_a"]["value"], moved["compare_b"]["value"]) == (
         "replaceme:ridge=0.1", "mean"
     )  # fmt: skip
-    assert moved["compare_offered"] == ["replaceme:ridge=0.1", "asc"]
+    assert moved["compare_offered"] == [["replaceme:ridge=0.1", "writer_refit"], ["asc"]]
+    # Asked for with the fields as they were before that answer had come.
+    late = compare.offer(Call("s"), who, "writer_refit", "asc", moved["compare_offered"])
+    assert late["compare_a"]["value"] == "replaceme:ridge=0.1"
     # What is no longer there gives way.
-    back = compare.offer(Call("s"), visitor, "replaceme:ridge=0.1", "mean", ["x", "y"])
+    back = compare.offer(Call("s"), visitor, "replaceme:ridge=0.1", "mean", [["x"], ["y"]])
     assert (back["compare_a"]["value"], back["compare_b"]["value"]) == ("writer_refit", "mean")
     for forged in (None, 3, ["a"], "ab", {"a": 1}):
         update = compare.offer(Call("s"), visitor, None, ["x"], forged)

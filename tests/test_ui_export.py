@@ -61,9 +61,9 @@ def form(**changes) -> list:
 
 
 def described(
-    export: ExportHandlers, visitor: Visitor, jobs=None, offered="writer_refit", **changes
+    export: ExportHandlers, visitor: Visitor, jobs=None, offered=("writer_refit",), **changes
 ) -> dict:
-    asked = (visitor, jobs or dict(NO_JOBS), offered, *form(**changes))
+    asked = (visitor, jobs or dict(NO_JOBS), list(offered), *form(**changes))
     update = export.describe(Call("s"), *asked)
     to_outputs(DESCRIBED, update)
     return update
@@ -125,13 +125,13 @@ def test_the_best_that_repair_found_is_written_and_none_where_all_do_harm(engine
     assert fix["value"] == "writer_refit"
     who = with_table(engine, visitor, best="asc")
     found = described(export, who)
-    assert found["export_fix"]["value"] == found["export_offered"] == "asc"
+    assert found["export_fix"]["value"] == found["export_offered"][0] == "asc"
     # What was chosen by hand stays.
     assert described(export, who, export_fix="mean")["export_fix"]["value"] == "mean"
     # Windows were held out, and nothing was better on them than the bare plan.
     who = with_table(engine, visitor, best="")
     found = described(export, who)
-    assert found["export_fix"]["value"] == "none" and found["export_offered"] == "none"
+    assert found["export_fix"]["value"] == "none" and found["export_offered"][0] == "none"
     rows = engine._repairs["repaired"].rows
     unheld = [replace(row, selection=None) for row in rows]
     who = with_table(engine, visitor, best="", rows=tuple(unheld))

@@ -13,6 +13,7 @@ from blockviz.ui import compare_cards, compare_form
 from blockviz.ui.chat_field import chat_offered
 from blockviz.ui.drawing import Drawing
 from blockviz.ui.job_handlers import JobHandlers
+from blockviz.ui.offered import put_before, with_newest
 from blockviz.ui.repair_rows import blocks
 from blockviz.ui.screen import Call, Update
 
@@ -34,20 +35,21 @@ class CompareHandlers:
     def offer(self, call: Call, visitor: Visitor, a: Any, b: Any, offered: Any) -> Update:
         """The corrections there are; the usual two, unless somebody has chosen others.
 
-        offered: the two that were put there last, by this page and not by hand.
+        offered: of each of the two, what was put there last, by this page and not by hand.
         """
         found = compare_form.choices(self.engine, visitor)
         usual = compare_form.usual(self.engine, visitor)
-        before = offered if isinstance(offered, (list, tuple)) and len(offered) == 2 else usual
+        pair = offered if isinstance(offered, list) and len(offered) == len(usual) else [None, None]
+        before = [put_before(raw, new) for raw, new in zip(pair, usual, strict=True)]
         known = [label for _, label in found]
         values = [
-            new if value == old or value not in known else value
+            new if value in old or value not in known else value
             for value, old, new in zip((a, b), before, usual, strict=True)
         ]
         return {
             "compare_a": gr.update(choices=found, value=values[0]),
             "compare_b": gr.update(choices=found, value=values[1]),
-            "compare_offered": list(usual),
+            "compare_offered": list(map(with_newest, before, usual)),
             "compare_chat": chat_offered(self.engine.info),
         }
 

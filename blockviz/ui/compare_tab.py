@@ -53,7 +53,7 @@ def build_compare(screen: Screen, engine: Engine) -> None:
 def _settings(screen: Screen, engine: Engine) -> None:
     limits, visitor = engine.limits, Visitor()
     offered, first = choices(engine, visitor), usual(engine, visitor)
-    screen.add("compare_offered", gr.State(list(first)))
+    screen.add("compare_offered", gr.State([[value] for value in first]))
     with gr.Row(elem_classes=["bv-fields"]):
         for name, label, value in zip(
             ("compare_a", "compare_b"), ("Correction A", "Correction B"), first, strict=True

@@ -14,6 +14,7 @@ from blockviz.ui.compare_form import NONE, choices, usual_to_export
 from blockviz.ui.drawing import Drawing
 from blockviz.ui.inputs import MAX_ID_CHARS
 from blockviz.ui.job_handlers import JobHandlers
+from blockviz.ui.offered import put_before, with_newest
 from blockviz.ui.recipe_handlers import NO_RECIPE, saved
 from blockviz.ui.repair_rows import blocks
 from blockviz.ui.screen import Call, Update
@@ -35,14 +36,15 @@ class ExportHandlers:
     def describe(self, call: Call, visitor: Visitor, jobs: Any, offered: Any, *form: Any) -> Update:
         """A setting or the plan has changed: what would be written, and what is stale by now.
 
-        offered: the repair that this page has put there last; one chosen by hand stays.
+        offered: the repairs that this page has put there last; one chosen by hand stays.
         """
         n = len(visitor.removed)
         has_cuts = bool(n) and visitor.model_key == self.engine.model_key
         cards, words, recipe = (), NO_WORDS, NO_RECIPE
         found, place = choices(self.engine, visitor), export_form.FORM.index("export_fix")
         usual = usual_to_export(self.engine, visitor)
-        fix = usual if form[place] == (offered or usual) else form[place]
+        before = put_before(offered, usual)
+        fix = usual if form[place] in before else form[place]
         fix = fix if fix in [label for _, label in found] else NONE
         form = (*form[:place], fix, *form[place + 1 :])
         try:
@@ -60,7 +62,7 @@ class ExportHandlers:
             "recipe_save": recipe,
             "export_mode": gr.update(choices=export_form.mode_choices(cards)),
             "export_fix": gr.update(choices=found, value=fix),
-            "export_offered": usual,
+            "export_offered": with_newest(before, usual),
             "export_llama": gr.update(visible=self.engine.can_export_as_llama()),
             "start_export": gr.update(
                 value=f"{START} without {blocks(n)}" if n else NOTHING_CUT, interactive=has_cuts

@@ -72,7 +72,7 @@ def _push(screen: Screen) -> None:
 def _settings(screen: Screen, engine: Engine) -> None:
     limits, visitor = engine.limits, Visitor()
     offered, first = choices(engine, visitor), usual_to_export(engine, visitor)
-    screen.add("export_offered", gr.State(first))
+    screen.add("export_offered", gr.State([first]))
     screen.add("export_mode", gr.Radio(
         mode_choices(()), value="stock-compact", label="How it is written", elem_id="export-mode"
     ))  # fmt: skip
